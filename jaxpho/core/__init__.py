@@ -1,0 +1,1 @@
+"""Pure JAX: mixtures, sources, rendering and likelihood. No input or output."""

@@ -1,0 +1,1 @@
+"""Host side: images, WCS, PSF stores, catalogues, packing."""

@@ -1,0 +1,1 @@
+"""Catalogues, chains, residual images and pictures."""

@@ -1,0 +1,1 @@
+"""PSF images into Gaussian mixtures."""
