@@ -1,0 +1,74 @@
+"""The registry of quality flags: one bit, one name, one meaning.
+
+The catalogue column `flags`, its decoder and the documentation all read this table. Bits are
+never renumbered, so that old catalogues stay readable; new flags are appended.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Flag(NamedTuple):
+    """One quality flag: its bit number, its name in tables, and what it tells the user."""
+
+    bit: int
+    name: str
+    meaning: str
+
+    @property
+    def value(self) -> int:
+        """The integer that this flag adds to a bit mask."""
+        return 1 << self.bit
+
+
+_TABLE = (
+    ("at_bound", "a parameter of the source lies at the edge of its allowed range"),
+    ("no_convergence", "the optimiser stopped before it had converged"),
+    ("divergences", "the sampler had divergent transitions in this patch"),
+    ("low_ess", "too few effective samples for a parameter of the source"),
+    ("high_rhat", "the chains disagree about a parameter of the source (R-hat)"),
+    ("partial_coverage", "masks or image edges take a large part of the source in every exposure"),
+    ("no_data", "no usable pixel under the source: it was not fitted"),
+    ("bad_psf", "the PSF mixture is a poor description of the given PSF"),
+    ("blended", "another source overlaps: their fluxes are strongly correlated"),
+    ("nonfinite", "a value or an error of the source is not finite"),
+    ("poor_fit", "chi2 within the source's area is far above its expectation"),
+    ("failed", "the fit of the patch raised an error: values are the starting values"),
+    ("bad_exposure", "an exposure that covers the source was left out"),
+    ("prior_dominated", "the data hardly constrain a parameter: its error is that of the prior"),
+    ("timeout", "the fit of the patch ran out of time"),
+)
+
+FLAGS: tuple[Flag, ...] = tuple(Flag(bit, name, text) for bit, (name, text) in enumerate(_TABLE))
+BY_NAME: dict[str, Flag] = {flag.name: flag for flag in FLAGS}
+
+
+def bit(name: str) -> int:
+    """The bit mask value of a flag, by name; KeyError for an unknown name."""
+    return BY_NAME[name].value
+
+
+def encode(names) -> int:
+    """The bit mask with the named flags set."""
+    mask = 0
+    for name in names:
+        mask |= bit(name)
+    return mask
+
+
+def decode(mask) -> list[str]:
+    """Names of the flags set in a bit mask, lowest bit first.
+
+    Bits that this version does not know are shown as "bit<i>" instead of being dropped.
+    """
+    mask = int(mask)
+    known = {flag.bit: flag.name for flag in FLAGS}
+    return [known.get(i, f"bit{i}") for i in range(mask.bit_length()) if mask >> i & 1]
+
+
+def table() -> str:
+    """The registry as a Markdown table, for the documentation."""
+    lines = ["| bit | value | name | meaning |", "|---|---|---|---|"]
+    lines += [f"| {f.bit} | {f.value} | {f.name} | {f.meaning} |" for f in FLAGS]
+    return "\n".join(lines)

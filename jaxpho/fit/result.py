@@ -1,0 +1,85 @@
+"""What the fit of one patch hands to everything downstream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class PatchResult:
+    """The fit of one patch: S sources, E exposures, npar free parameters.
+
+    Positions are offsets in arcsec (RA times cos dec, dec) from `reference`; fluxes are in `unit`;
+    rhalf is in arcsec.
+
+    Attributes
+    ----------
+    patch_id : number of the patch in its run.
+    source_ids, types : per source.
+    bands, unit : band order, and the unit of every flux.
+    reference : (ra, dec) in degrees.
+    labels : per parameter (owner, name, band); owner is the source index or
+        ("exposure", name); band is "" for parameters without one.
+    theta : [npar] maximum a posteriori values.
+    covariance : [npar, npar] Laplace covariance at `theta`.
+    fixed : (source index, name, band) -> value held fixed.
+    samples : [nchain, ndraw, npar] in the columns of `theta`, or None.
+    diagnostics : rhat [npar], ess [npar], divergences, accept, step_size, gradients ...
+    at_bound : [npar] bool.
+    flags : [S] bit mask of `jaxpho.fit.flags`.
+    chi2, npix : [E] over the unmasked pixels of the patch.
+    source_chi2, source_npix, source_nexp : [S] within the source's own area.
+    exposures, exposure_bands : [E] names and bands.
+    pixels : exposure name -> {"x", "y": int [n], "data", "ierr", "model": float32 [n]}, without
+        padding; x and y are 0-indexed pixels of the exposure.
+    messages : what was decided, and warnings.
+    seconds : wall time by stage.
+    """
+
+    patch_id: int
+    source_ids: list
+    types: list[str]
+    bands: list[str]
+    unit: str
+    reference: tuple[float, float]
+    labels: list[tuple]
+    theta: np.ndarray
+    covariance: np.ndarray
+    fixed: dict = field(default_factory=dict)
+    samples: np.ndarray | None = None
+    diagnostics: dict = field(default_factory=dict)
+    at_bound: np.ndarray | None = None
+    flags: np.ndarray | None = None
+    chi2: np.ndarray | None = None
+    npix: np.ndarray | None = None
+    source_chi2: np.ndarray | None = None
+    source_npix: np.ndarray | None = None
+    source_nexp: np.ndarray | None = None
+    exposures: list[str] = field(default_factory=list)
+    exposure_bands: list[str] = field(default_factory=list)
+    pixels: dict[str, dict] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    seconds: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        npar, nsource, nexp = len(self.labels), len(self.source_ids), len(self.exposures)
+        defaults = {
+            "at_bound": np.zeros(npar, bool),
+            "flags": np.zeros(nsource, np.int64),
+            "chi2": np.zeros(nexp),
+            "npix": np.zeros(nexp, np.int64),
+            "source_chi2": np.full(nsource, np.nan),
+            "source_npix": np.zeros(nsource, np.int64),
+            "source_nexp": np.zeros(nsource, np.int64),
+        }
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+
+    def index(self, owner, name: str, band: str = "") -> int | None:
+        """Column of a free parameter in `theta`, or None when it is not free."""
+        if not hasattr(self, "_index"):
+            self._index = {tuple(label): i for i, label in enumerate(self.labels)}
+        return self._index.get((owner, name, band))
