@@ -1,0 +1,61 @@
+"""One calibrated image with everything the fit needs to know about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from jaxpho.data.options import PSFOptions
+
+
+@dataclass
+class Nuisance:
+    """Which nuisances of an exposure are free. Gaussian priors; a sigma of 0 holds it fixed.
+
+    Means are 0 (flux scale: 1; sky: `sky_mean`).
+    """
+
+    offset_sigma: float = 0.0  # arcsec, shift in (RA cos dec, dec)
+    offset_group: str = "exposure"  # or "band": who shares one shift
+    scale_sigma: float = 0.0  # relative flux scale
+    sky: str = "none"  # "none" | "constant" | "plane"
+    sky_sigma: float = 0.0  # per pixel, in the exposure's unit
+    sky_mean: float = 0.0
+    sky_slope_sigma: float = 0.0  # change across half the image width, in the exposure's unit
+
+
+@dataclass
+class PSFInput:
+    """A PSF as the configuration gives it: a file found, nothing read yet."""
+
+    kind: str  # "store" | "image" | "psfex"
+    path: Path
+    group: str | None = None  # store: group name
+    ext: str | int | None = None  # image: extension
+    rows: dict = field(default_factory=dict)  # psfex: column -> value that picks the table row
+    oversample: float = 1.0  # image: samples per image pixel
+    oversample_key: str | None = None  # image: header card that gives it instead
+    options: PSFOptions = field(default_factory=PSFOptions)
+
+
+@dataclass
+class Exposure:
+    """One image: pixels, errors, WCS, unit, nuisances and PSF."""
+
+    name: str  # unique
+    band: str
+    data: np.ndarray  # [ny, nx] float32, flux per pixel in `unit`, sky model subtracted
+    ierr: np.ndarray  # [ny, nx] float32, 1/sigma in 1/unit, 0 = masked
+    wcs: object  # world_to_pixel_values(ra, dec), pixel_to_world_values(x, y) [deg, 0-indexed]
+    unit: str  # "nJy", or the image's own unit
+    header: object  # astropy Header
+    nuisance: Nuisance = field(default_factory=Nuisance)
+    psf: object | None = None  # PSFInput, later a PSFModel
+    notes: dict = field(default_factory=dict)  # unit_from, sky_from, wcs_from, mask_from, path...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx)."""
+        return self.data.shape
