@@ -1,0 +1,286 @@
+"""Pack exposures, astrometry and PSFs into the `Patch` the compiled functions see.
+
+Shapes are padded to a few sizes ("buckets"), so that the patches of a mosaic share a handful of
+compiled programs. Padding never changes a result beyond rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpho.core.gaussians import Gaussians
+from jaxpho.core.patch import Patch
+from jaxpho.core.pixel import TILE, TILE_PIXELS
+from jaxpho.data.tiles import TileSet
+
+PSF_FIELDS = ("amp", "xcr", "ycr", "Cxx", "Cyy", "Cxy")
+
+
+@dataclass
+class Astrometry:
+    """Local affine maps of every source in every exposure, float64.
+
+    Attributes
+    ----------
+    d, cw : ndarray
+        [E, S, 2, 2] d(x, y)/d(RA cos dec, dec) [pixel/arcsec] and d(x, y)/d(RA, dec) [pixel/deg].
+    crpix : ndarray
+        [E, S, 2] pixel of the source's starting position, in the exposure's own coordinates.
+    crval : ndarray
+        [E, S, 2] starting position, degrees from the reference (RA not times cos dec).
+    """
+
+    d: np.ndarray
+    cw: np.ndarray
+    crpix: np.ndarray
+    crval: np.ndarray
+
+
+@dataclass
+class PackedPatch:
+    """A patch and what is needed to read its results back.
+
+    Attributes
+    ----------
+    patch : Patch
+    reference : tuple
+        (ra, dec) in degrees.
+    exposures, bands : list of str
+        Names of the exposures in use, and of the bands, in order.
+    exposure_bands : list of str
+        Band of each exposure.
+    blocks : list of slice
+        Blocks of each exposure.
+    n_tiles : list of int
+        Tiles of each exposure (a block's last tiles may be padding).
+    n_sources : int
+        Sources without padding.
+    unit : str
+        Unit of flux.
+    """
+
+    patch: Patch
+    reference: tuple[float, float]
+    exposures: list[str]
+    bands: list[str]
+    exposure_bands: list[str]
+    blocks: list[slice]
+    n_tiles: list[int]
+    n_sources: int
+    unit: str = "nJy"
+    nuisances: list = field(default_factory=list)
+
+    def pixels(self, index: int, **values) -> dict[str, np.ndarray]:
+        """Unpadded pixels of an exposure: x, y (int), data, ierr and any [M, N] arrays given."""
+        at, n = self.blocks[index], self.n_tiles[index] * TILE_PIXELS
+        out = {}
+        arrays = {"data": self.patch.data, "ierr": self.patch.ierr, **values}
+        for name, a in (("x", self.patch.xpix()), ("y", self.patch.ypix())):
+            out[name] = np.rint(a[at].reshape(-1)[:n]).astype(np.int32)
+        for name, a in arrays.items():
+            out[name] = np.asarray(a)[at].reshape(-1)[:n]
+        return out
+
+    def to_numpy(self) -> dict[str, np.ndarray]:
+        """The packed arrays under their names in the specification, padding stripped.
+
+        Positions are absolute pixels in float64. ``psfgauss_*`` are flat in (exposure, source,
+        component) order; components that are padding are left out.
+        """
+        p, n, s = self.patch, len(self.exposures), self.n_sources
+        per = [self.pixels(e) for e in range(n)]
+        count = np.array([len(q["x"]) for q in per])
+        bands = [self.exposure_bands.index(b) for b in self.bands if b in self.exposure_bands]
+        pix0 = np.asarray(p.pix0, np.float64)[:n, None, :]
+        bins = np.broadcast_to(np.asarray(p.psf_bin)[:n, None], p.psf.flux[:n, :s].shape)
+        keep = np.asarray(p.psf.flux[:n, :s]) != 0.0
+        names = ("amp", "xcen", "ycen", "Cxx", "Cyy", "Cxy")
+        psf = {
+            f"psfgauss_{k}": np.asarray(v[:n, :s])[keep]
+            for k, v in zip(names, p.psf, strict=True)
+        }
+        per_exposure = keep.sum((1, 2))
+        return {
+            "D": np.asarray(p.d)[:n, :s],
+            "CW": np.asarray(p.cw)[:n, :s],
+            "CRPIX": np.asarray(p.crpix, np.float64)[:n, :s] + pix0,
+            "CRVAL": np.asarray(p.crval)[:n, :s],
+            "G": np.asarray(p.g)[:n],
+            "xpix": np.concatenate([q["x"] for q in per]).astype(np.float64),
+            "ypix": np.concatenate([q["y"] for q in per]).astype(np.float64),
+            "data": np.concatenate([q["data"] for q in per]),
+            "ierr": np.concatenate([q["ierr"] for q in per]),
+            "band_start": np.array(bands, np.int32),
+            "band_N": np.array([self.exposure_bands.count(b) for b in self.bands], np.int32),
+            "exposure_start": np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32),
+            "exposure_N": count.astype(np.int32),
+            "n_sources": np.array([s]),
+            "n_radii": np.array([int(bins.max()) + 1]),
+            "n_psf_per_source": np.array([keep[b, 0].sum() for b in bands], np.int32),
+            **psf,
+            "psfgauss_sersic_bin": bins[keep],
+            "psfgauss_start": np.concatenate([[0], np.cumsum(per_exposure)[:-1]]).astype(np.int32),
+        }
+
+
+def bucket(n: int, minimum: int = 1) -> int:
+    """Padded size: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ... (two per octave)."""
+    n = max(int(n), minimum)
+    power = 1 << (n - 1).bit_length()
+    return n if n <= 4 else (power * 3 // 4 if n <= power * 3 // 4 else power)
+
+
+def expand_psf(parameters: np.ndarray, n_radii: int) -> np.ndarray:
+    """One PSF mixture per Sersic radius: repeats a mixture whose ``sersic_bin`` is -1."""
+    if (parameters["sersic_bin"] >= 0).all():
+        return parameters
+    out = np.tile(parameters, n_radii)
+    out["sersic_bin"] = np.repeat(np.arange(n_radii), len(parameters))
+    return out
+
+
+def point_psf(parameters: np.ndarray) -> np.ndarray:
+    """The PSF a point source has: the whole mixture, or that of the smallest Sersic radius."""
+    return parameters[parameters["sersic_bin"] == parameters["sersic_bin"].min()]
+
+
+def _pack_psf(psf: list[list[np.ndarray]], shape: tuple[int, int, int], dtype) -> Gaussians:
+    out = [np.zeros(shape) for _ in PSF_FIELDS]
+    out[3][:], out[4][:] = 1.0, 1.0  # padding: no flux, a round covariance
+    for e, row in enumerate(psf):
+        for s, parameters in enumerate(row):
+            for a, name in zip(out, PSF_FIELDS, strict=True):
+                a[e, s, : len(parameters)] = parameters[name]
+    return Gaussians(*(a.astype(dtype) for a in out))
+
+
+def _pack_bins(psf: list[list[np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
+    bins = np.zeros(shape, np.int32)
+    for e, row in enumerate(psf):
+        for parameters in row[:1]:
+            bins[e, : len(parameters)] = parameters["sersic_bin"]
+        for parameters in row[1:]:
+            if not np.array_equal(parameters["sersic_bin"], row[0]["sersic_bin"]):
+                raise ValueError(f"exposure {e}: sources with different PSF layouts")
+    return bins
+
+
+def build_patch(
+    tiles: Sequence[TileSet],
+    bands: Sequence[int],
+    astrometry: Astrometry,
+    psf: list[list[np.ndarray]],
+    *,
+    n_radii: int,
+    gain: Sequence[float] | None = None,
+    pixel_term: Sequence[float] | None = None,
+    tiles_per_block: int = 2,
+    pad: bool = True,
+    dtype=np.float32,
+) -> tuple[Patch, list[slice]]:
+    """Build the device arrays from tiles, affine maps and PSF mixtures.
+
+    Parameters
+    ----------
+    tiles : sequence of TileSet
+        One per exposure.
+    bands : sequence of int
+        Band index of each exposure.
+    astrometry : Astrometry
+    psf : list of list of structured arrays
+        [E][S] mixtures (`jaxpho.data.psfstore.PSF_DTYPE`).
+    n_radii : int
+        Number of Gaussians of the Sersic mixture.
+    gain : sequence of float, optional
+        [E] flux unit -> image unit (G); 1 by default.
+    pixel_term : sequence of float, optional
+        [E] 0 where the PSF includes the pixel; 1 by default.
+    tiles_per_block : int
+        Tiles a kernel step treats together.
+    pad : bool
+        Pad shapes to buckets.
+    dtype : dtype
+        float32 or float64.
+
+    Returns
+    -------
+    patch : Patch
+    blocks : list of slice
+        Blocks of each exposure.
+    """
+    n_e, n_s = astrometry.crpix.shape[:2]
+    size = bucket if pad else (lambda n, minimum=1: max(n, minimum))
+    e_pad, s_pad = size(n_e), size(n_s)
+    wide = [[expand_psf(p, n_radii) for p in row] for row in psf]
+    point = [[point_psf(p) for p in row] for row in psf]
+    p_pad = size(max(len(p) for row in wide for p in row))
+    j_pad = size(max(len(p) for row in point for p in row))
+
+    counts = [-(-len(t.x0) // tiles_per_block) for t in tiles]
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    m_pad = size(int(starts[-1]))
+    flat = (m_pad, tiles_per_block, TILE_PIXELS)
+    data, ierr = np.zeros(flat), np.zeros(flat)
+    tile_x, tile_y = np.zeros(flat[:2]), np.zeros(flat[:2])
+    block_exposure = np.zeros(m_pad, np.int32)
+    pix0 = np.zeros((e_pad, 2), np.int32)
+    center, scale = np.zeros((e_pad, 2)), np.ones(e_pad)
+    half = (TILE - 1) / 2
+    for e, t in enumerate(tiles):
+        at = slice(starts[e], starts[e + 1])
+        block_exposure[at] = e
+        pix0[e] = t.x0.min(), t.y0.min()
+        n = len(t.x0)
+        for target, value in (
+            (data, np.where(t.ierr > 0, t.data, 0.0)),
+            (ierr, t.ierr),
+            (tile_x, t.x0 - pix0[e, 0] + half),
+            (tile_y, t.y0 - pix0[e, 1] + half),
+        ):
+            view = target[at].reshape(-1, *target.shape[2:])
+            view[:n] = value
+            view[n:] = value[-1] if target.ndim == 2 else 0.0
+        extent = np.array([np.ptp(t.x0), np.ptp(t.y0)]) + TILE
+        center[e] = (extent - 1) / 2
+        scale[e] = extent.max() / 2
+
+    def padded(a, fill=0.0):
+        out = np.full((e_pad, s_pad, *a.shape[2:]), fill)
+        out[:n_e, :n_s] = a
+        return out.astype(dtype)
+
+    def per_exposure(values):
+        out = np.ones(e_pad)
+        if values is not None:
+            out[:n_e] = values
+        return out.astype(dtype)
+
+    eye = np.broadcast_to(np.eye(2), (e_pad, s_pad, 2, 2))
+    d = np.where(padded(np.ones((n_e, n_s, 1, 1))) > 0, padded(astrometry.d), eye)
+    crpix = astrometry.crpix - pix0[:n_e, None, :]
+    patch = Patch(
+        data=data.reshape(m_pad, -1).astype(dtype),
+        ierr=ierr.reshape(m_pad, -1).astype(dtype),
+        tile_x=tile_x.astype(dtype),
+        tile_y=tile_y.astype(dtype),
+        block_exposure=block_exposure,
+        n_blocks=np.int32(starts[-1]),
+        exposure_band=np.array([*bands] + [0] * (e_pad - n_e), np.int32),
+        pix0=pix0,
+        d=d.astype(dtype),
+        cw=padded(astrometry.cw),
+        crpix=padded(crpix),
+        crval=padded(astrometry.crval),
+        g=per_exposure(gain),
+        pixel_term=per_exposure(pixel_term),
+        psf=_pack_psf(wide, (e_pad, s_pad, p_pad), dtype),
+        psf_bin=_pack_bins(wide, (e_pad, p_pad)),
+        psf_point=_pack_psf(point, (e_pad, s_pad, j_pad), dtype),
+        sky_center=center.astype(dtype),
+        sky_scale=scale.astype(dtype),
+    )
+    blocks = [slice(int(a), int(b)) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return jax.tree.map(jnp.asarray, patch), blocks
