@@ -1,0 +1,389 @@
+"""PSFs as Gaussian mixtures: the in-memory model and its HDF5 store (ours and forcepho's)."""
+
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from jaxpho.data.locations import location_weights
+from jaxpho.errors import InputError
+
+log = logging.getLogger("jaxpho.psfstore")
+
+PSF_DTYPE = np.dtype(
+    [
+        ("amp", "f4"),
+        ("xcr", "f4"),
+        ("ycr", "f4"),
+        ("Cxx", "f4"),
+        ("Cyy", "f4"),
+        ("Cxy", "f4"),
+        ("sersic_bin", "i4"),
+    ]
+)
+"""One PSF Gaussian: amplitude, centre and covariance in native pixels, Sersic radius (-1: all)."""
+
+_FLOATS = ("amp", "xcr", "ycr", "Cxx", "Cyy", "Cxy")
+_ALIASES = {"xcr": "xcen", "ycr": "ycen"}
+_SUMS = ("stamp", "unit")
+# Amplitudes within this of 1 count as normalised when a store does not say what they sum to.
+_UNIT_SUM_ATOL = 1e-4
+
+
+@dataclass(frozen=True)
+class PSFModel:
+    """The PSF of one exposure (or band) as Gaussian mixtures at one or more detector positions.
+
+    Attributes
+    ----------
+    parameters : structured array of `PSF_DTYPE`, shape (nloc, ngauss)
+        Centres relative to the PSF's reference point in native pixels, covariances in native
+        pixels^2. ``sersic_bin`` is -1 when a Gaussian applies to every Sersic radius, else the
+        index of the radius it applies to (forcepho's stores).
+    locations : array (nloc, 2) or None
+        x, y pixel (0-indexed) of each mixture; None when there is one mixture.
+    includes_pixel : bool
+        The mixture already contains the detector pixel: render without a pixel integral.
+    amplitude_sum : {"unit", "stamp"}
+        What the amplitudes sum to: 1, or the sum of the PSF image they were fitted to.
+    attrs : dict
+        Other attributes of the store's group (provenance, fit quality).
+    """
+
+    parameters: np.ndarray
+    locations: np.ndarray | None = None
+    includes_pixel: bool = False
+    amplitude_sum: str = "stamp"
+    attrs: dict = field(default_factory=dict, compare=False)
+
+    def __post_init__(self):
+        parameters = np.atleast_2d(np.asarray(self.parameters))
+        if parameters.ndim != 2 or parameters.size == 0:
+            raise InputError(
+                f"PSF parameters have shape {parameters.shape}; expected (locations, Gaussians)"
+            )
+        _check_values(parameters, "PSF parameters")
+        locations = self.locations
+        nloc = len(parameters)
+        if locations is not None:
+            locations = np.atleast_2d(np.asarray(locations, dtype=float))
+            if locations.shape != (nloc, 2):
+                raise InputError(
+                    f"PSF locations have shape {locations.shape}; expected ({nloc}, 2): "
+                    "x, y of each mixture"
+                )
+            if not np.all(np.isfinite(locations)):
+                raise InputError("PSF locations must be finite numbers")
+            if len(np.unique(locations, axis=0)) < nloc:
+                raise InputError("two PSF mixtures share the same detector location")
+        elif nloc > 1:
+            raise InputError(f"{nloc} PSF mixtures need {nloc} detector locations; none were given")
+        if self.amplitude_sum not in _SUMS:
+            raise InputError(
+                f"PSF amplitude_sum is {self.amplitude_sum!r}; expected one of {_SUMS}"
+            )
+        object.__setattr__(self, "parameters", parameters)
+        object.__setattr__(self, "locations", locations if nloc > 1 else None)
+
+    @property
+    def ngauss(self):
+        """Number of Gaussians per source, over all Sersic radii."""
+        return self.parameters.shape[1]
+
+    def at(self, x=0.0, y=0.0, method="linear"):
+        """The mixture at one detector position.
+
+        Parameters
+        ----------
+        x, y : float
+            Pixel position, 0-indexed.
+        method : {"linear", "nearest"}
+            "linear" is barycentric between three or more locations that are not on a line
+            (positions outside their hull take the value at the nearest point of the hull) and
+            inverse-distance weighted otherwise; "nearest" is forcepho's choice.
+
+        Returns
+        -------
+        structured array of `PSF_DTYPE`, shape (ngauss,)
+            Components stay in correspondence: amplitude, centre and covariance are averaged with
+            non-negative weights, which keeps covariances positive definite.
+        """
+        if self.locations is None:
+            return self.parameters[0].copy()
+        weights = location_weights(self.locations, x, y, method)
+        out = self.parameters[int(np.argmax(weights))].copy()
+        for name in _FLOATS:
+            out[name] = weights @ self.parameters[name].astype(float)
+        return out
+
+    def collapsed(self):
+        """The model with one mixture for all radii, or None when the radii differ.
+
+        forcepho repeats a mixture for each of its Sersic radii; where the repetitions agree a
+        single copy (``sersic_bin`` -1) serves any Sersic table.
+        """
+        bins = self.parameters["sersic_bin"][0]
+        if np.all(bins == -1):
+            return self
+        radii = np.unique(bins)
+        blocks = [self.parameters[:, bins == radius] for radius in radii]
+        first = blocks[0].copy()
+        for block in blocks[1:]:
+            if block.shape != first.shape or any(
+                not np.array_equal(block[name], first[name]) for name in _FLOATS
+            ):
+                return None
+        first["sersic_bin"] = -1
+        return replace(self, parameters=first)
+
+    def repeated(self, nradii):
+        """The model with its mixture written out for each of `nradii` Sersic radii."""
+        single = self.collapsed()
+        if single is None:
+            raise InputError("this PSF model already has different mixtures per Sersic radius")
+        parameters = np.tile(single.parameters, (1, nradii))
+        parameters["sersic_bin"] = np.repeat(np.arange(nradii), single.ngauss)
+        return replace(self, parameters=parameters)
+
+
+def _check_values(parameters, where):
+    """Raise InputError unless every Gaussian is finite with a positive definite covariance."""
+    if parameters.dtype != PSF_DTYPE:
+        raise InputError(f"{where} have dtype {parameters.dtype}; expected {PSF_DTYPE}")
+    if not all(np.all(np.isfinite(parameters[name])) for name in _FLOATS):
+        raise InputError(f"{where} hold values that are not finite")
+    cxx, cyy, cxy = (parameters[name].astype(float) for name in ("Cxx", "Cyy", "Cxy"))
+    # A zero amplitude is padding (forcepho's ragged stores), whatever its covariance.
+    used = parameters["amp"] != 0
+    if np.any(used & ~((cxx > 0) & (cyy > 0) & (cxx * cyy > cxy**2))):
+        raise InputError(f"{where} hold a Gaussian whose covariance is not positive definite")
+    bins = parameters["sersic_bin"]
+    if np.any(bins < -1) or np.any(bins != bins[:1]):
+        raise InputError(f"{where} have a sersic_bin that is below -1 or differs between locations")
+
+
+def _open(path):
+    """Open an HDF5 file for reading, or explain in one sentence why that is impossible."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"PSF store {path} does not exist")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"PSF store {path} is not a readable HDF5 file ({error})") from error
+
+
+def list_psf_groups(path):
+    """Names of the groups of a PSF store that hold a ``parameters`` data set, sorted."""
+    names = []
+    with _open(path) as file:
+        file.visititems(
+            lambda name, node: (
+                names.append(name)
+                if isinstance(node, h5py.Group) and "parameters" in node
+                else None
+            )
+        )
+    return sorted(names)
+
+
+def read_psf_store(path, group):
+    """Read the PSF mixtures of one band or exposure.
+
+    Parameters
+    ----------
+    path : path
+        HDF5 file, ours or forcepho's (``parameters`` of shape (nloc, nradii, ngauss) or (nloc,
+        n_psf_per_source), centres named xcr/ycr or xcen/ycen).
+    group : str
+        Band, or band/exposure.
+
+    Returns
+    -------
+    PSFModel
+        ``includes_pixel`` is False and ``amplitude_sum`` follows from the amplitudes when the
+        store does not say (forcepho's stores).
+
+    Raises
+    ------
+    InputError
+        Missing or foreign file, missing group, data set, field or attribute, impossible values.
+    """
+    with _open(path) as file:
+        try:
+            return _read_group(file, path, group)
+        except (OSError, RuntimeError) as error:
+            raise InputError(
+                f"PSF store {path}, group {group!r} cannot be read: the file is damaged ({error})"
+            ) from error
+
+
+def _read_group(file, path, group):
+    where = f"PSF store {path}, group {group!r}"
+    if group not in file:
+        present = ", ".join(sorted(file)) or "none"
+        raise InputError(f"PSF store {path} has no group {group!r}; it holds: {present}")
+    node = file[group]
+    if not isinstance(node, h5py.Group) or "parameters" not in node:
+        raise InputError(f"{where} has no data set 'parameters': not a PSF store")
+    if "n_psf_per_source" not in node.attrs:
+        raise InputError(f"{where} lacks the attribute 'n_psf_per_source'")
+    data = node["parameters"]
+    if not isinstance(data, h5py.Dataset) or data.dtype.names is None:
+        raise InputError(f"{where}: 'parameters' is not a structured array of PSF Gaussians")
+    parameters = _as_psf_dtype(data[()], where)
+    total = int(node.attrs["n_psf_per_source"])
+    nradii = parameters.shape[1] if parameters.ndim == 3 else 1
+    if parameters.ndim == 1:
+        parameters = parameters[None, :]
+    parameters = parameters.reshape(len(parameters), -1)
+    # Some writers count the Gaussians of one radius only; both readings are unambiguous.
+    if total not in (parameters.shape[1], parameters.shape[1] // nradii):
+        raise InputError(
+            f"{where}: n_psf_per_source is {total} but 'parameters' holds "
+            f"{parameters.shape[1]} Gaussians per location"
+        )
+    _check_values(parameters, where)
+    locations = None
+    if "detector_locations" in node and len(parameters) > 1:
+        locations = np.asarray(node["detector_locations"], dtype=float)
+        if locations.shape != (2, len(parameters)):
+            raise InputError(
+                f"{where}: detector_locations has shape {locations.shape}; "
+                f"expected (2, {len(parameters)})"
+            )
+        locations = locations.T
+    known = {"n_psf_per_source", "includes_pixel", "amplitude_sum"}
+    attrs = {key: value for key, value in node.attrs.items() if key not in known}
+    amplitude_sum = node.attrs.get("amplitude_sum")
+    if amplitude_sum is None:
+        sums = _amplitude_sums(parameters)
+        amplitude_sum = "unit" if np.allclose(sums, 1, rtol=0, atol=_UNIT_SUM_ATOL) else "stamp"
+    return PSFModel(
+        parameters=parameters,
+        locations=locations,
+        includes_pixel=bool(node.attrs.get("includes_pixel", False)),
+        amplitude_sum=str(amplitude_sum),
+        attrs=attrs,
+    )
+
+
+def _amplitude_sums(parameters):
+    """Sum of the amplitudes at each location and for each Sersic radius."""
+    bins = parameters["sersic_bin"][0]
+    return np.array(
+        [parameters["amp"][:, bins == b].sum(axis=1, dtype=float) for b in np.unique(bins)]
+    )
+
+
+def _as_psf_dtype(values, where):
+    """A structured array under either set of names, as `PSF_DTYPE`."""
+    names = values.dtype.names
+    out = np.zeros(values.shape, dtype=PSF_DTYPE)
+    for name in PSF_DTYPE.names:
+        alias = _ALIASES.get(name, name)
+        found = name if name in names else alias if alias in names else None
+        if found is None and name == "sersic_bin":
+            out[name] = -1
+            continue
+        if found is None or values.dtype[found].kind not in "fiu":
+            raise InputError(
+                f"{where}: 'parameters' has no numeric field {name!r} (or {alias!r}); "
+                f"it has: {', '.join(names)}"
+            )
+        out[name] = values[found]
+    return out
+
+
+def write_psf_store(path, group, model, attrs=None, overwrite=True, nradii=None, forcepho=False):
+    """Write or replace one group of a PSF store; other groups are kept.
+
+    The file appears in one step: a copy is changed under a temporary name, then renamed.
+
+    Parameters
+    ----------
+    path : path
+        HDF5 file, created when absent.
+    group : str
+        Band, or band/exposure.
+    model : PSFModel
+    attrs : dict, optional
+        Further attributes (provenance).
+    overwrite : bool
+        When False an existing group is an error.
+    nradii : int, optional
+        Write the mixture once per Sersic radius, shape (nloc, nradii, ngauss).
+    forcepho : bool
+        forcepho's field names (xcen, ycen) and two-dimensional shape.
+
+    Raises
+    ------
+    InputError
+        The file exists and is not HDF5, the group exists and `overwrite` is False, or the
+        folder cannot be written.
+    """
+    path = Path(path)
+    if nradii is not None:
+        model = model.repeated(nradii)
+    existing = None
+    if path.exists():
+        with _open(path) as file:
+            existing = group in file
+        if existing and not overwrite:
+            raise InputError(f"PSF store {path} already has a group {group!r} (overwrite is off)")
+    parameters = model.parameters
+    if nradii is not None and not forcepho:
+        parameters = parameters.reshape(len(parameters), nradii, -1)
+    if forcepho:
+        names = [(_ALIASES.get(name, name), PSF_DTYPE[name]) for name in PSF_DTYPE.names]
+        parameters = parameters.view(np.dtype(names))
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        if path.exists():
+            shutil.copy2(path, temporary)
+        else:
+            # mkstemp makes the file private; a new store is as readable as any new file.
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
+        with h5py.File(temporary, "a" if path.exists() else "w") as file:
+            if existing:
+                _drop(file, group)
+            node = file.require_group(group)
+            node.create_dataset("parameters", data=parameters)
+            if model.locations is not None:
+                node.create_dataset("detector_locations", data=model.locations.T)
+            node.attrs.update({**model.attrs, **(attrs or {})})
+            node.attrs["n_psf_per_source"] = model.ngauss
+            node.attrs["includes_pixel"] = bool(model.includes_pixel)
+            node.attrs["amplitude_sum"] = model.amplitude_sum
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise InputError(f"PSF store {path} cannot be written ({error})") from error
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+    log.info("wrote PSF %s: %d location(s), %d Gaussians", group, *model.parameters.shape)
+
+
+def _drop(file, group):
+    """Remove what a PSF group holds but keep groups nested below it (band/exposure)."""
+    node = file[group]
+    if not isinstance(node, h5py.Group):
+        del file[group]
+        return
+    for name in [name for name in node if isinstance(node[name], h5py.Dataset)]:
+        del node[name]
+    for name in list(node.attrs):
+        del node.attrs[name]
