@@ -9,6 +9,7 @@ from typing import Literal
 
 import yaml
 
+from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.options import CatalogOptions, ImageOptions
 from jaxpho.errors import InputError
 from jaxpho.example import example_yaml
@@ -29,7 +30,7 @@ class SourceOptions:
     type: str = option(
         "sersic",
         "profile of sources whose catalogue entry names none",
-        choices=("sersic", "exp", "dev", "point", "bulge_disk", "sersic_point"),
+        choices=tuple(SOURCE_TYPES),
     )
     sersic_mixture: str = option(
         "k12",
@@ -91,6 +92,10 @@ class Config:
     sample: SampleOptions = option(SampleOptions, "posterior sampling")
     patches: PatchOptions = option(PatchOptions, "how the field is cut into joint fits")
     products: ProductOptions = option(ProductOptions, "which files are written")
+    root: str | None = option(
+        None, "folder that relative paths of images and peaks start from (default: the folder "
+        "of this file)", path=True,
+    )  # fmt: skip
     psf_cache: str | None = option(
         None, "file with PSF mixtures to reuse between runs (default: in the run directory)",
         path=True,
@@ -220,12 +225,19 @@ def load_config(path, overrides=(), output: str | None = None) -> Config:
     if output is not None:
         values["output"] = str(Path(output).absolute())
     base = Path(path).absolute().parent
-    return build(Config, values, Context(Path(path).name, base, tuple(touched)))
+    return _with_root(build(Config, values, Context(Path(path).name, base, tuple(touched))), base)
 
 
 def config_from_dict(values: dict, base=None) -> Config:
     """A configuration from plain values (notebooks, tests); paths relative to `base`."""
-    return build(Config, values, Context("config", Path(base).absolute() if base else None))
+    base = Path(base or ".").absolute()
+    return _with_root(build(Config, values, Context("config", base)), base)
+
+
+def _with_root(config: Config, base: Path) -> Config:
+    """Paths inside `images` and `peaks` may be templates, so they are resolved when read."""
+    config.root = config.root or str(base)
+    return config
 
 
 def dump_config(config: Config) -> str:

@@ -18,8 +18,8 @@ _PLACEHOLDER = {bool: False, int: 1, float: 1.0, str: "text"}
 def example_yaml(cls) -> str:
     """YAML text for the dataclass `cls`.
 
-    Required keys (and those with `show` in their metadata) stand there with an example value;
-    the others are commented out ("#key:") with their default; prose begins with "##".
+    Required keys (and those with an `example`, which most users set) stand there with an example
+    value; the others are commented out ("#key:") with their default; prose begins with "##".
     """
     return "\n".join(_mapping(cls, "", False)) + "\n"
 
@@ -40,7 +40,7 @@ def _field(f, hint, indent: str, commented: bool) -> list[str]:
         lines.insert(0, "")
     # a section with defaults shows its header, so that changing one key uncomments one line
     section = member is not None and not is_list and f.default is not None
-    shown = is_required(f) or f.metadata.get("show") or section
+    shown = is_required(f) or "example" in f.metadata or section
     hidden = commented or not shown
     mark = "#" if hidden else ""
     if member is None:

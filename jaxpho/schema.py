@@ -228,6 +228,8 @@ def _convert_scalar(hint, value, context, path, meta, wrong):
             value = int(value)
         if isinstance(value, bool) or not isinstance(value, int):
             raise wrong()
+    elif hint is str and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # an unquoted number as a name or an id
     elif hint in (bool, str, type(None)) and not isinstance(value, hint):
         raise wrong()
     choices = meta.get("choices")

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.fit.result import PatchResult
 
 PA_ERR_MAX = 180.0 / np.sqrt(12.0)  # deg: standard deviation of an angle known not at all
-CONSTANT_SERSIC = {"exp": 1.0, "dev": 4.0}
 
 
 class Estimate(NamedTuple):
@@ -123,6 +123,12 @@ def parameter(view: SourceView, name: str, band: str = "") -> Estimate:
     return summarise(view.value(name, band), error, draws)
 
 
+def _held_by_type(source_type: str, suffix: str) -> dict[str, float]:
+    """Shape parameters that a type holds: {"sersic": 4.0} for "dev"."""
+    components = SOURCE_TYPES[source_type].components if source_type in SOURCE_TYPES else ()
+    return {k: v for c in components if c.suffix == suffix for k, v in c.fixed}
+
+
 def shape(view: SourceView, suffix: str = "") -> dict[str, Estimate]:
     """rhalf, rhalf_major (arcsec), sersic, e1, e2, q, pa (deg) of one component.
 
@@ -131,8 +137,9 @@ def shape(view: SourceView, suffix: str = "") -> dict[str, Estimate]:
     """
     keys = {key: key + suffix for key in ("rhalf", "sersic", "e1", "e2")}
     out = {keys[key]: parameter(view, keys[key]) for key in keys if view.has(keys[key])}
-    if not view.has(keys["sersic"]) and view.type in CONSTANT_SERSIC:
-        out[keys["sersic"]] = Estimate(CONSTANT_SERSIC[view.type], 0.0)
+    held = _held_by_type(view.type, suffix)
+    if "sersic" in held and not view.has(keys["sersic"]):
+        out[keys["sersic"]] = Estimate(held["sersic"], 0.0)
     if not view.has(keys["e1"]):
         return out
     rhalf, e1, e2 = (view.value(keys[key]) for key in ("rhalf", "e1", "e2"))

@@ -1,0 +1,182 @@
+"""The catalogue: one row per source, units and meanings in every column, written as FITS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import astropy.units as u
+import numpy as np
+from astropy.table import Column as TableColumn
+from astropy.table import Table
+
+from jaxpho.data.catalog import Peak
+from jaxpho.fit import flags as flag_registry
+from jaxpho.fit.result import PatchResult
+from jaxpho.output import columns as registry
+from jaxpho.output.derived import (
+    Estimate,
+    SourceView,
+    ellipse_from_e,
+    parameter,
+    shape,
+    sky_position,
+    summarise,
+    total_fluxes,
+)
+from jaxpho.output.files import replacing
+
+ARCSEC_TO_MAS = 1000.0
+
+
+def rows_of_patch(result: PatchResult) -> list[dict]:
+    """One row per source of a patch: column name -> value, in the units of the registry."""
+    return [_row(result, s) for s in range(len(result.source_ids))]
+
+
+def _row(result: PatchResult, s: int) -> dict:
+    view = SourceView(result, s)
+    ra, dec = sky_position(result.reference, view.value("ra"), view.value("dec"))
+    row = {"id": str(result.source_ids[s]), "ra": float(ra), "dec": float(dec)}
+    row["type"] = view.type
+    for name in ("ra", "dec"):
+        row[f"{name}_err"] = parameter(view, name).error * ARCSEC_TO_MAS
+    if view.draws is None:
+        row["radec_cov"] = view.block("ra", "dec") * ARCSEC_TO_MAS**2
+    else:
+        pair = np.cov(view.drawn("ra"), view.drawn("dec"), ddof=0)
+        row["radec_cov"] = float(pair[0, 1]) * ARCSEC_TO_MAS**2
+    fluxes = total_fluxes(view)
+    row["flux_cov"] = fluxes.covariance
+    names = view.flux_names()
+    for b, band in enumerate(result.bands):
+        variance = fluxes.covariance[b, b]
+        error = float(np.sqrt(variance)) if variance >= 0 else np.nan
+        draws = None
+        if view.draws is not None and names:
+            draws = sum(view.drawn(name, band) for name in names)
+        _put(row, f"flux_{band}", summarise(float(fluxes.value[b]), error, draws))
+        for name in names if len(names) > 1 else ():
+            _put(row, f"flux_{part_of(name)}_{band}", parameter(view, name, band))
+    for suffix in view.suffixes():
+        for key, estimate in shape(view, suffix).items():
+            _put(row, key, estimate)
+    row.update(_quality(result, view, s))
+    return row
+
+
+def part_of(name: str) -> str:
+    """Component named by a flux parameter: "flux_bulge" -> "bulge", "flux" -> "sersic"."""
+    return name.removeprefix("flux").lstrip("_") or "sersic"
+
+
+def _put(row: dict, key: str, estimate: Estimate):
+    row[key] = estimate.value
+    for (end, _), value in zip(registry.SPREAD, estimate[1:], strict=True):
+        row[key + end] = value
+
+
+def _quality(result: PatchResult, view: SourceView, s: int) -> dict:
+    own = [i for i, (owner, _, _) in enumerate(result.labels) if owner == s]
+    bounded = [_label(result.labels[i]) for i in own if result.at_bound[i]]
+    mask = int(result.flags[s])
+    out = {
+        "flags": mask,
+        "flag_names": ",".join(flag_registry.decode(mask)),
+        "at_bound": ",".join(bounded),
+        "fixed": ",".join(view.held),
+        "chi2": float(result.source_chi2[s]),
+        "npix": int(result.source_npix[s]),
+        "nexp": int(result.source_nexp[s]),
+        "patch": int(result.patch_id),
+        "errors_from": "laplace" if result.samples is None else "samples",
+        "rhat_max": np.nan,
+        "ess_min": np.nan,
+    }
+    for key, column, worst in (("rhat", "rhat_max", np.nanmax), ("ess", "ess_min", np.nanmin)):
+        values = result.diagnostics.get(key)
+        if values is not None and own and np.isfinite(np.asarray(values)[own]).any():
+            out[column] = float(worst(np.asarray(values)[own]))
+    return out
+
+
+def _label(label: tuple) -> str:
+    return f"{label[1]}_{label[2]}" if label[2] else label[1]
+
+
+def row_of_peak(peak: Peak, bands, patch: int = -1) -> dict:
+    """Row of a source that was not fitted: its catalogue values, no errors, its flags."""
+    row = {"id": str(peak.id), "ra": peak.ra, "dec": peak.dec, "type": peak.type}
+    row.update({name: float(value) for name, value in peak.values.items()})
+    for suffix in ("", "_disk", "_bulge"):
+        if {f"e1{suffix}", f"e2{suffix}"} <= set(peak.values):
+            e1, e2 = peak.values[f"e1{suffix}"], peak.values[f"e2{suffix}"]
+            row[f"q{suffix}"], row[f"pa{suffix}"] = (float(x) for x in ellipse_from_e(e1, e2))
+    for band in bands:
+        parts = {name: value for (name, b), value in peak.flux.items() if b == band}
+        if parts:
+            row[f"flux_{band}"] = float(sum(parts.values()))
+    row["flux_cov"] = np.full((len(bands), len(bands)), np.nan)
+    row.update({"flags": int(peak.flags), "npix": 0, "nexp": 0, "patch": patch})
+    row["flag_names"] = ",".join(flag_registry.decode(peak.flags))
+    row["fixed"] = ",".join(sorted(peak.fixed))
+    return row
+
+
+def make_table(rows: Iterable[dict], bands, unit: str, meta: dict | None = None) -> Table:
+    """Catalogue table of rows, in the column order of the registry.
+
+    A value that a row lacks is NaN (numbers), -1 (whole numbers) or empty (text).
+
+    Parameters
+    ----------
+    rows : from `rows_of_patch` and `row_of_peak`.
+    bands, unit : band order and flux unit.
+    meta : extra header cards, name -> value.
+    """
+    rows = list(rows)
+    keys = {key for row in rows for key in row}
+    parts = [p for p in ("sersic", "disk", "bulge", "point") if f"flux_{p}_{bands[0]}" in keys]
+    shapes = [suffix for suffix in ("", "_disk", "_bulge") if f"rhalf{suffix}" in keys]
+    samples = any(row.get("errors_from") == "samples" for row in rows)
+    table = Table(meta=dict(meta or {}))
+    for column in registry.expand(bands, parts, shapes, samples):
+        table[column.name] = _table_column(column, rows, len(bands), unit)
+    table.meta["BANDS"] = ",".join(bands)
+    table.meta["FLUXUNIT"] = unit
+    for flag in flag_registry.FLAGS:
+        table.meta[f"FLAG{flag.bit}"] = flag.name
+    return table
+
+
+def _table_column(column: registry.Column, rows: list[dict], nband: int, unit: str) -> TableColumn:
+    units = {"flux": _unit(unit), "flux2": _unit(unit, squared=True)}
+    found = units.get(column.unit) or (u.Unit(column.unit) if column.unit else None)
+    if column.name == "flux_cov":
+        empty = np.full((nband, nband), np.nan)
+        values = np.array([row.get("flux_cov", empty) for row in rows], dtype=float)
+        values = values.reshape(len(rows), nband, nband)
+    elif column.kind == "str":
+        values = np.array([str(row.get(column.name, "")) for row in rows], dtype=np.str_)
+    elif column.kind == "i8":
+        values = np.array([row.get(column.name, -1) for row in rows], dtype=np.int64)
+    else:
+        values = np.array([row.get(column.name, np.nan) for row in rows], dtype=float)
+    return TableColumn(values, unit=found, description=column.meaning)
+
+
+def _unit(text: str, squared: bool = False):
+    unit = u.Unit(text, parse_strict="silent") if text else u.dimensionless_unscaled
+    if squared and isinstance(unit, u.UnrecognizedUnit):
+        return u.Unit(f"({text})**2", parse_strict="silent")
+    return unit**2 if squared else unit
+
+
+def write_catalog(path, table: Table) -> None:
+    """Write the table as FITS with units (TUNIT) and meanings (TCOMM), atomically."""
+    with replacing(path) as temporary:
+        table.write(temporary, format="fits", overwrite=True)
+
+
+def read_catalog(path) -> Table:
+    """Read a catalogue written by `write_catalog`."""
+    return Table.read(path, format="fits")
