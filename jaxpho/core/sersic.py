@@ -1,0 +1,285 @@
+"""Sersic profiles as sums of Gaussians: scale-free mixtures, and splines on fixed radii.
+
+Both kinds answer one question, with the same call: for a Sersic index and a half-light radius,
+which circular Gaussians (amplitude, variance) add up to the profile. The rest of the model never
+asks which kind it holds.
+
+`SersicMixture` is the default. Its widths are ``sigma_k = rhalf s_k(n)``, its amplitudes
+``a_k(n)`` sum to one, and both are polynomials in ln n, so it is smooth everywhere.
+`SersicSplines` reproduces forcepho's tables (fixed radii, bicubic in n and rhalf) and is kept for
+compatibility with them.
+"""
+
+from importlib.resources import files
+from io import BytesIO
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from scipy.interpolate import RectBivariateSpline
+
+from jaxpho.errors import InputError
+
+N_MIN, N_MAX = 0.5, 8.0
+"""Range of the Sersic index of the mixtures; evaluation holds n at the ends."""
+
+DESIGN_BLUR = {"k8": 1 / 16, "k10": 1 / 32, "k12": 1 / 32, "k16": 1 / 64}
+"""Smallest blur (standard deviation of the PSF over rhalf) a mixture was fitted for, by name."""
+
+
+def blur_in_rhalf(psf_sigma, rhalf, q=1.0):
+    """The blur of a galaxy by its PSF, in the units of `DESIGN_BLUR`.
+
+    Parameters
+    ----------
+    psf_sigma : float or array
+        Standard deviation of the PSF's narrowest important Gaussian, arcsec.
+    rhalf : float or array
+        Circularised half-light radius, arcsec.
+    q : float or array
+        Axis ratio b/a. An elongated galaxy is sharper along its minor axis.
+    """
+    return np.sqrt(q) * np.asarray(psf_sigma) / np.asarray(rhalf)
+
+
+def mixture_for_blur(blur, smallest="k12"):
+    """Name of the cheapest mixture, `smallest` or larger, made for this blur.
+
+    Parameters
+    ----------
+    blur : float
+        From `blur_in_rhalf`: the smallest over the sources and exposures concerned.
+    smallest : str
+        The name to start from.
+
+    Returns
+    -------
+    name : str
+        "k16" is also the answer below its own design blur: test
+        ``blur < DESIGN_BLUR[name]`` to warn that the inner cusp is then softened.
+    """
+    names = [name for name in DESIGN_BLUR if int(name[1:]) >= int(smallest[1:])]
+    return next((name for name in names if blur >= DESIGN_BLUR[name]), "k16")
+
+
+def _hold(x, low, high):
+    """Clip to [low, high], with the full derivative at the ends (jnp.clip gives half of it)."""
+    return jnp.where(x < low, low, jnp.where(x > high, high, x))
+
+
+def _chebyshev(coefficients, u):
+    """Clenshaw's sum of Chebyshev polynomials: coefficients [nc, K], u [...] -> [..., K]."""
+    u = u[..., None]
+    b1 = jnp.zeros_like(u * coefficients[0])
+    b2 = b1
+    for c in coefficients[:0:-1]:
+        b1, b2 = c + 2 * u * b1 - b2, b1
+    return coefficients[0] + u * b1 - b2
+
+
+class SersicMixture(NamedTuple):
+    """A scale-free mixture of K Gaussians for every Sersic index in [0.5, 8].
+
+    Attributes
+    ----------
+    log_sigma : Array [nc, K]
+        Chebyshev coefficients of ln s_k, in ``u = 2 ln(n/0.5)/ln(16) - 1``.
+    amplitude : Array [nd, K]
+        Chebyshev coefficients of a_k. Over k the rows sum to (1, 0, 0, ...): total flux 1.
+    """
+
+    log_sigma: Array
+    amplitude: Array
+
+    def evaluate(self, sersic, rhalf):
+        """Amplitudes and variances of the Gaussians of one or many galaxies.
+
+        Parameters
+        ----------
+        sersic : Array [...]
+            Sersic index. Outside [0.5, 8] it is held at the end (derivative zero there).
+        rhalf : Array [...]
+            Circularised half-light radius, arcsec. Broadcast against `sersic`.
+
+        Returns
+        -------
+        amp : Array [..., K]
+            Fractions of the total flux of the untruncated profile; they sum to 1.
+        var : Array [..., K]
+            Variances, arcsec^2.
+        """
+        sersic, rhalf = jnp.broadcast_arrays(jnp.asarray(sersic), jnp.asarray(rhalf))
+        n = _hold(sersic, N_MIN, N_MAX)
+        u = jnp.log(n / N_MIN) * (2 / np.log(N_MAX / N_MIN)) - 1
+        amp = _chebyshev(self.amplitude, u)
+        var = rhalf[..., None] ** 2 * jnp.exp(2 * _chebyshev(self.log_sigma, u))
+        return amp, var
+
+
+def _cubic_basis(knots, x):
+    """The four cubic B-splines that are not zero at x.
+
+    Returns the index of the first one and a list of four arrays shaped as x. The recursion only
+    divides by differences that span the (non-empty) interval x lies in, so every derivative is
+    finite.
+    """
+    size = knots.shape[0] - 4
+    interval = jnp.clip(jnp.sum(knots <= x[..., None], axis=-1) - 1, 3, size - 1)
+    basis = [jnp.ones_like(x)]
+    for degree in (1, 2, 3):
+        raised = [jnp.zeros_like(x)] * (degree + 1)
+        for r in range(degree):
+            right = knots[interval + r + 1]
+            left = knots[interval + 1 + r - degree]
+            ratio = basis[r] / (right - left)
+            raised[r] = raised[r] + (right - x) * ratio
+            raised[r + 1] = (x - left) * ratio
+        basis = raised
+    return interval - 3, basis
+
+
+class SersicSplines(NamedTuple):
+    """forcepho's tables: fixed radii, amplitudes bicubic in (n, rhalf).
+
+    The amplitudes do not sum to one exactly; that is a property of these tables.
+
+    Attributes
+    ----------
+    knots_n, knots_rh : Array [cn + 4], [cr + 4]
+        Knots of the cubic B-splines.
+    coefficients : Array [cn, cr, K]
+    radii, rad2 : Array [K]
+        The fixed Gaussian widths, arcsec, and their squares.
+    """
+
+    knots_n: Array
+    knots_rh: Array
+    coefficients: Array
+    radii: Array
+    rad2: Array
+
+    def evaluate(self, sersic, rhalf):
+        """Amplitudes and variances of the Gaussians of one or many galaxies.
+
+        Parameters
+        ----------
+        sersic : Array [...]
+            Sersic index. Below the table: all flux in the Gaussian whose radius is nearest to
+            rhalf, derivatives zero (forcepho's way of making a point source). Above: held at
+            the end, derivative zero.
+        rhalf : Array [...]
+            Circularised half-light radius, arcsec. Below zero: all flux in the first Gaussian,
+            derivatives zero. Elsewhere outside the table: held at the end.
+
+        Returns
+        -------
+        amp : Array [..., K]
+        var : Array [..., K]
+            ``rad2``, arcsec^2, broadcast: it does not depend on the parameters.
+        """
+        sersic, rhalf = jnp.broadcast_arrays(jnp.asarray(sersic), jnp.asarray(rhalf))
+        n_low, n_high = self.knots_n[3], self.knots_n[-4]
+        r_low, r_high = self.knots_rh[3], self.knots_rh[-4]
+        i, basis_n = _cubic_basis(self.knots_n, _hold(sersic, n_low, n_high))
+        j, basis_r = _cubic_basis(self.knots_rh, _hold(rhalf, r_low, r_high))
+        amp = sum(
+            (basis_n[a] * basis_r[b])[..., None] * self.coefficients[i + a, j + b]
+            for a in range(4)
+            for b in range(4)
+        )
+        nearest = jnp.argmin(jnp.abs(self.radii - rhalf[..., None]), axis=-1)
+        chosen = jnp.where(rhalf < 0, 0, nearest)[..., None]
+        delta = (jnp.arange(self.radii.shape[0]) == chosen).astype(amp.dtype)
+        amp = jnp.where(((sersic < n_low) | (rhalf < 0))[..., None], delta, amp)
+        return amp, jnp.broadcast_to(self.rad2, amp.shape)
+
+
+def load_mixture(name="k12", dtype=jnp.float32):
+    """Read one of the tables that come with the package.
+
+    Parameters
+    ----------
+    name : {"k8", "k10", "k12", "k16"}
+        Number of Gaussians: "k12" is the default, "k16" the reference. See
+        `jaxpho.core.tables` for what each was measured to be good for.
+    dtype : dtype
+        Of the coefficients; float64 needs ``jax_enable_x64``.
+
+    Returns
+    -------
+    mixture : SersicMixture
+
+    Raises
+    ------
+    InputError
+        Unknown name.
+    """
+    if name not in DESIGN_BLUR:
+        raise InputError(
+            f"Sersic mixture: unknown name {name!r}, expected one of {', '.join(DESIGN_BLUR)}"
+        )
+    blob = files("jaxpho.core.tables").joinpath(f"{name}.npz").read_bytes()
+    with np.load(BytesIO(blob), allow_pickle=False) as table:
+        log_sigma, amplitude = table["log_sigma"], table["amplitude"]
+    return SersicMixture(jnp.asarray(log_sigma, dtype), jnp.asarray(amplitude, dtype))
+
+
+def load_splines(radii, nsersic, rh, amplitudes, dtype=jnp.float32):
+    """Interpolate a table of amplitudes on a regular grid, as forcepho does.
+
+    scipy computes the interpolating bicubic spline (``s = 0``, forcepho's
+    ``RectBivariateSpline``); its B-spline coefficients are what is evaluated in JAX.
+
+    Parameters
+    ----------
+    radii : array [K]
+        Widths of the Gaussians, arcsec.
+    nsersic, rh : array [N]
+        Sersic index and half-light radius (arcsec) of every row, a full regular grid in any
+        order.
+    amplitudes : array [N, K]
+    dtype : dtype
+        Of the result; float64 needs ``jax_enable_x64``.
+
+    Returns
+    -------
+    splines : SersicSplines
+
+    Raises
+    ------
+    InputError
+        Shapes that disagree, non-finite values, or rows that are not a full grid of at least
+        4 x 4 points.
+    """
+    radii, nsersic, rh, amplitudes = (
+        np.asarray(a, dtype=float) for a in (radii, nsersic, rh, amplitudes)
+    )
+    expected = (nsersic.size, radii.size)
+    if amplitudes.shape != expected or rh.shape != nsersic.shape:
+        raise InputError(
+            f"Sersic spline table: amplitudes has shape {amplitudes.shape} and rh {rh.shape}, "
+            f"expected {expected} and {nsersic.shape} from nsersic and radii"
+        )
+    if not all(np.isfinite(a).all() for a in (radii, nsersic, rh, amplitudes)):
+        raise InputError("Sersic spline table: found non-finite values, expected finite numbers")
+    n_grid, r_grid = np.unique(nsersic), np.unique(rh)
+    order = np.lexsort((rh, nsersic))
+    full = n_grid.size * r_grid.size == nsersic.size and np.array_equal(
+        rh[order], np.tile(r_grid, n_grid.size)
+    )
+    if not full or min(n_grid.size, r_grid.size) < 4:
+        raise InputError(
+            f"Sersic spline table: {nsersic.size} rows with {n_grid.size} different nsersic and "
+            f"{r_grid.size} different rh, expected a full regular grid of at least 4 x 4"
+        )
+    cube = amplitudes[order].reshape(n_grid.size, r_grid.size, radii.size)
+    fits = [
+        RectBivariateSpline(n_grid, r_grid, cube[..., k], kx=3, ky=3, s=0)
+        for k in range(radii.size)
+    ]
+    coefficients = np.stack([f.get_coeffs().reshape(cube.shape[:2]) for f in fits], axis=-1)
+    knots_n, knots_rh = fits[0].get_knots()
+    return SersicSplines(
+        *(jnp.asarray(a, dtype) for a in (knots_n, knots_rh, coefficients, radii, radii**2))
+    )

@@ -1,0 +1,1 @@
+"""Tables of scale-free Sersic mixtures, the script that makes them and their exact reference."""
