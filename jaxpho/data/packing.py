@@ -99,8 +99,7 @@ class PackedPatch:
         keep = np.asarray(p.psf.flux[:n, :s]) != 0.0
         names = ("amp", "xcen", "ycen", "Cxx", "Cyy", "Cxy")
         psf = {
-            f"psfgauss_{k}": np.asarray(v[:n, :s])[keep]
-            for k, v in zip(names, p.psf, strict=True)
+            f"psfgauss_{k}": np.asarray(v[:n, :s])[keep] for k, v in zip(names, p.psf, strict=True)
         }
         per_exposure = keep.sum((1, 2))
         return {

@@ -59,9 +59,7 @@ def cut_tiles(data: np.ndarray, ierr: np.ndarray, select: np.ndarray | None = No
     if select is not None:
         wanted &= tiled(select).any(-1)
     column, row = np.nonzero(wanted)
-    return TileSet(
-        column * TILE, row * TILE, tile_data[column, row], tile_ierr[column, row]
-    )
+    return TileSet(column * TILE, row * TILE, tile_data[column, row], tile_ierr[column, row])
 
 
 def tiles_from_pixels(x: np.ndarray, y: np.ndarray, data: np.ndarray, ierr: np.ndarray) -> TileSet:
