@@ -68,6 +68,7 @@ class ZeroPointOptions:
         None, "header card with the image units of an AB = 0 source (HSC: FLUXMAG0)"
     )
     column: str | None = _opt(None, "column of the joined table")
+    optional: bool = _opt(False, "a missing card is no error: BUNIT is used instead")
     exptime: bool | str | float | None = _opt(
         None,
         "the zero point is for one unit per second and the image is in units per exposure: "
@@ -227,6 +228,7 @@ class ImageOptions:
     files: str | list[str] | None = _opt(
         None,
         "image file(s) or glob pattern(s); default: the files listed in `table`",
+        path=True,
         example="images/*_g_*.fits",
     )
     preset: str | None = _opt(
@@ -234,7 +236,7 @@ class ImageOptions:
         "jwst, hst, hsc, rubin, decam, bok, mosaic, legacy (a survey directory with any of "
         "the three), or generic (default)",
     )
-    survey_dir: str | None = _opt(None, "survey directory of decam, bok, mosaic, legacy")
+    survey_dir: str | None = _opt(None, "survey directory of decam, bok, mosaic, legacy", path=True)
     name: str | None = _opt(None, "exposure name (template); default: {stem}")
     science: FileSelector | str | int | None = _opt(None, "the image; default: first image found")
     error: FileSelector | str | int | None = _opt(
@@ -299,7 +301,7 @@ class DetectOptions:
 class CatalogOptions:
     """The peaks: a catalogue, or detection."""
 
-    file: str | None = _opt(None, "FITS, ECSV or CSV table", example="peaks.fits")
+    file: str | None = _opt(None, "FITS, ECSV or CSV table", example="peaks.fits", path=True)
     format: str | None = _opt(
         None,
         "tractor: columns of a Tractor catalogue; forcepho: a forcepho catalogue; plain (default)",
