@@ -1,0 +1,145 @@
+"""From exposures and peaks to a packed patch: which pixels, which astrometry, which PSF."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxpho.data.exposure import Exposure
+from jaxpho.data.packing import Astrometry, PackedPatch, build_patch
+from jaxpho.data.tiles import cut_tiles
+from jaxpho.data.wcs import local_affine
+from jaxpho.errors import InputError
+
+log = logging.getLogger("jaxpho.data.pack")
+
+N_RADII = {"k8": 8, "k10": 10, "k12": 12, "k16": 16}
+
+
+def tangent_offsets(ra, dec, reference: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets in arcsec (RA times cos of the reference's dec, dec) from a reference, float64."""
+    dra = (np.asarray(ra, float) - reference[0] + 180.0) % 360.0 - 180.0
+    return (
+        dra * np.cos(np.radians(reference[1])) * 3600.0,
+        (np.asarray(dec, float) - reference[1]) * 3600.0,
+    )
+
+
+def select_pixels(
+    exposure: Exposure, crpix: np.ndarray, d: np.ndarray, radii: np.ndarray
+) -> np.ndarray:
+    """Pixels [ny, nx] within a radius [arcsec] of any of the sources."""
+    ny, nx = exposure.data.shape
+    select = np.zeros((ny, nx), bool)
+    for centre, matrix, radius in zip(crpix, d, radii, strict=True):
+        inverse = np.linalg.inv(matrix)
+        reach = radius * np.linalg.svd(matrix, compute_uv=False)[0] + 1.0
+        x0, x1 = np.clip([centre[0] - reach, centre[0] + reach + 2], 0, nx).astype(int)
+        y0, y1 = np.clip([centre[1] - reach, centre[1] + reach + 2], 0, ny).astype(int)
+        x = np.arange(x0, x1)[None, :] - centre[0]
+        y = np.arange(y0, y1)[:, None] - centre[1]
+        east = inverse[0, 0] * x + inverse[0, 1] * y
+        north = inverse[1, 0] * x + inverse[1, 1] * y
+        select[y0:y1, x0:x1] |= east**2 + north**2 <= radius**2
+    return select
+
+
+def pack_patch(
+    exposures: Sequence[Exposure],
+    peaks: Sequence,
+    *,
+    bands: Sequence[str],
+    reference: tuple[float, float] | None = None,
+    radii: Sequence[float] | None = None,
+    n_radii: int = 12,
+    psf_method: str = "linear",
+    tiles_per_block: int = 2,
+    pad: bool = True,
+    dtype=np.float32,
+) -> PackedPatch:
+    """Pack the pixels around sources in all exposures.
+
+    Parameters
+    ----------
+    exposures : sequence of Exposure
+        Their ``psf`` must be a `PSFModel`.
+    peaks : sequence of Peak
+        All sources of the patch, held ones included.
+    bands : sequence of str
+        Band order.
+    reference : tuple, optional
+        (ra, dec) deg the offsets start from; default the median of the peaks.
+    radii : sequence of float, optional
+        [S] arcsec: pixels within this distance of a source are used, 0 for none of its own.
+        Default: all pixels of all exposures.
+    n_radii : int
+        Gaussians of the Sersic mixture.
+    psf_method : str
+        "linear" or "nearest" detector location.
+    tiles_per_block, pad, dtype
+        See `jaxpho.data.packing.build_patch`.
+
+    Returns
+    -------
+    PackedPatch
+
+    Raises
+    ------
+    InputError
+        When no exposure has a usable pixel.
+    """
+    ra = np.array([p.ra for p in peaks], float)
+    dec = np.array([p.dec for p in peaks], float)
+    if reference is None:
+        reference = (float(np.median(ra)), float(np.median(dec)))
+    crval = np.stack([(ra - reference[0] + 180.0) % 360.0 - 180.0, dec - reference[1]], -1)
+    kept, tiles, affine, psf = [], [], [], []
+    ordered = sorted(exposures, key=lambda e: list(bands).index(e.band))
+    for exposure in ordered:
+        crpix, cw, d = local_affine(exposure.wcs, ra, dec)
+        select = None
+        if radii is not None:
+            select = select_pixels(exposure, crpix, d, np.asarray(radii, float))
+        cut = cut_tiles(exposure.data, exposure.ierr, select)
+        if len(cut.x0) == 0:
+            log.debug("%s: no usable pixel in this patch", exposure.name)
+            continue
+        kept.append(exposure)
+        tiles.append(cut)
+        affine.append((crpix, cw, d))
+        psf.append([exposure.psf.at(x, y, psf_method) for x, y in crpix])
+    if not kept:
+        raise InputError(
+            f"no exposure has an unmasked pixel near ra = {reference[0]:.6f}, "
+            f"dec = {reference[1]:.6f} deg: expected at least one"
+        )
+    units = sorted({e.unit for e in kept})
+    if len(units) > 1:
+        raise InputError(f"exposures of one patch have different units: {', '.join(units)}")
+    crpix, cw, d = (np.stack(a) for a in zip(*affine, strict=True))
+    astrometry = Astrometry(d, cw, crpix, np.broadcast_to(crval, crpix.shape))
+    patch, blocks = build_patch(
+        tiles,
+        [list(bands).index(e.band) for e in kept],
+        astrometry,
+        psf,
+        n_radii=n_radii,
+        pixel_term=[0.0 if e.psf.includes_pixel else 1.0 for e in kept],
+        tiles_per_block=tiles_per_block,
+        pad=pad,
+        dtype=dtype,
+    )
+    return PackedPatch(
+        patch=patch,
+        reference=reference,
+        exposures=[e.name for e in kept],
+        bands=list(bands),
+        exposure_bands=[e.band for e in kept],
+        blocks=blocks,
+        n_tiles=[len(t.x0) for t in tiles],
+        n_sources=len(peaks),
+        unit=units[0],
+        nuisances=[e.nuisance for e in kept],
+    )

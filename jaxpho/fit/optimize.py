@@ -1,0 +1,189 @@
+"""Maximum a posteriori by Levenberg-Marquardt, with the linear parameters solved for directly.
+
+The model is linear in fluxes and sky. Every trial of the other parameters is judged after the
+linear ones have been re-solved (variable projection, Golub & Pereyra 1973, with Kaufman's
+approximation of the Jacobian), which makes a bad starting flux harmless. Matrices are accumulated
+on the device in the patch's precision; the small dense algebra runs in float64 on the host.
+"""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from jaxpho.fit.posterior import DEFAULT_STATIC, Problem, Static, evaluate, to_physical
+
+MAX_STEP = 2.0
+"""Largest change of a nonlinear z in one step: two logistic scale lengths."""
+Z_LIMIT = 7.5
+"""|z| of bounded parameters is kept below this: 6e-4 of the range from a bound."""
+
+
+@dataclass
+class Optimum:
+    """Where the optimiser stopped.
+
+    Attributes
+    ----------
+    z, theta : ndarray
+        [n] parameters (float64), padding included.
+    chi2 : float
+        chi2 relative to the zero model (add sum w d^2 for the whole).
+    objective : float
+        chi2 / 2 plus the prior's energy.
+    gradient, curvature : ndarray
+        of the objective in z.
+    converged : bool
+    iterations, evaluations : int
+    """
+
+    z: np.ndarray
+    theta: np.ndarray
+    chi2: float
+    objective: float
+    gradient: np.ndarray
+    curvature: np.ndarray
+    converged: bool
+    iterations: int
+    evaluations: int
+
+
+class _State:
+    """One evaluation, in float64 on the host."""
+
+    def __init__(self, z, problem, static, reference, **kwargs):
+        dtype = problem.patch.data.dtype
+        found = evaluate(jnp.asarray(z, dtype), problem, reference, static=static, **kwargs)
+        self.z = np.asarray(z, np.float64)
+        self.chi2 = float(np.float64(found.chi2.high) + np.float64(found.chi2.low))
+        self.objective = 0.5 * self.chi2 + float(found.energy)
+        self.gradient = np.asarray(found.gradient, np.float64)
+        self.curvature = np.asarray(found.curvature, np.float64)
+
+    @property
+    def finite(self):
+        return np.isfinite(self.objective) and np.isfinite(self.curvature).all()
+
+
+def solve_scaled(matrix: np.ndarray, vector: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
+    """Solve a symmetric positive system after scaling to unit diagonal.
+
+    Directions that the data do not constrain at all get no step: the ridge is relative.
+    """
+    diagonal = np.sqrt(np.maximum(np.diag(matrix), 1e-30))
+    scaled = matrix / np.outer(diagonal, diagonal)
+    scaled[np.diag_indices_from(scaled)] += ridge
+    try:
+        return cho_solve(cho_factor(scaled), vector / diagonal) / diagonal
+    except np.linalg.LinAlgError:
+        value, basis = np.linalg.eigh(scaled)
+        value = np.maximum(value, 1e-7 * value.max())
+        return basis @ ((basis.T @ (vector / diagonal)) / value) / diagonal
+
+
+def optimize(
+    z: np.ndarray,
+    problem: Problem,
+    linear: np.ndarray,
+    *,
+    static: Static = DEFAULT_STATIC,
+    reference=None,
+    max_iterations: int = 60,
+    tolerance: float = 1e-3,
+    with_volume: bool = False,
+) -> Optimum:
+    """Minimise chi2 / 2 + prior energy from a starting point.
+
+    Parameters
+    ----------
+    z : ndarray
+        [n] start; the linear entries are re-solved at once and may be anything.
+    problem : Problem
+    linear : ndarray
+        [n] bool, parameters the model is linear in (unbounded).
+    static : Static
+    reference : Array, optional
+        Model that chi2 is relative to.
+    max_iterations : int
+        Accepted or rejected steps.
+    tolerance : float
+        Converged when the undamped step would lower chi2 by less.
+    with_volume : bool
+        Optimise the density in z instead of the natural coordinates.
+
+    Returns
+    -------
+    Optimum
+    """
+    options = {"with_volume": with_volume}
+    free = ~linear
+    transform = problem.transform
+    confined = np.asarray(transform.bounded) | np.asarray(transform.disc)
+    evaluations = 0
+
+    def project(trial):
+        """Solve the linear parameters at a trial; returns z and the objective there."""
+        nonlocal evaluations
+        evaluations += 1
+        state = _State(trial, problem, static, reference, linear_only=True, **options)
+        if not state.finite:
+            return trial, np.inf
+        if not linear.any():
+            return trial, state.objective
+        at = np.ix_(linear, linear)
+        step = -solve_scaled(state.curvature[at], state.gradient[linear])
+        gain = -0.5 * state.gradient[linear] @ step
+        solved = trial.copy()
+        solved[linear] += step
+        return solved, state.objective - gain
+
+    def full(at):
+        nonlocal evaluations
+        evaluations += 1
+        return _State(at, problem, static, reference, **options)
+
+    z, _ = project(np.array(z, np.float64))
+    state = full(z)
+    damping, converged, iteration = 1e-3, False, 0
+    for iteration in range(1, max_iterations + 1):  # noqa: B007 (reported)
+        undamped = -solve_scaled(state.curvature, state.gradient)
+        undamped = _confine(undamped, state.z, confined, free)
+        decrease = -(2.0 * state.gradient @ undamped + undamped @ state.curvature @ undamped)
+        if decrease < tolerance:
+            converged = True
+            break
+        matrix = state.curvature.copy()
+        diagonal = np.diag_indices_from(matrix)
+        matrix[diagonal] *= np.where(free, 1.0 + damping, 1.0)
+        step = -solve_scaled(matrix, state.gradient)
+        trial, objective = project(state.z + _confine(step, state.z, confined, free))
+        if objective < state.objective:
+            state = full(trial)
+            damping = max(damping / 8.0, 1e-7)
+        else:
+            damping *= 8.0
+            if damping > 1e8:  # no descent left at this precision
+                converged = decrease < 100.0 * tolerance
+                break
+    theta = np.asarray(to_physical(jnp.asarray(state.z, problem.patch.data.dtype), transform))
+    return Optimum(
+        state.z,
+        theta.astype(np.float64),
+        state.chi2,
+        state.objective,
+        state.gradient,
+        state.curvature,
+        converged,
+        iteration,
+        evaluations,
+    )
+
+
+def _confine(step, z, confined, free):
+    """Limit a step's size, and keep confined parameters inside the range of z."""
+    largest = np.abs(np.where(free, step, 0.0)).max(initial=0.0)
+    if largest > MAX_STEP:
+        step = step * (MAX_STEP / largest)
+    limited = np.clip(z + step, -Z_LIMIT, Z_LIMIT) - z
+    return np.where(confined, limited, step)

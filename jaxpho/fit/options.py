@@ -1,0 +1,99 @@
+"""What the configuration may say about priors, the optimiser and the sampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxpho.errors import InputError
+from jaxpho.schema import option
+
+PRIOR_NAMES = ("flat", "uniform", "log_uniform", "normal", "log_normal")
+
+
+@dataclass
+class PriorOptions:
+    """Prior of one parameter, by name. Left out: the default of the parameter."""
+
+    name: str = option(
+        "uniform",
+        "flat (unbounded), uniform or log_uniform within [low, high], normal, or log_normal "
+        "(normal in the natural logarithm); a normal with low and high is truncated there",
+        choices=PRIOR_NAMES,
+    )
+    low: float | None = option(None, "lower bound, in the parameter's unit")
+    high: float | None = option(None, "upper bound, in the parameter's unit")
+    mean: float | None = option(None, "mean, in the parameter's unit (of log_normal: the median)")
+    sigma: float | None = option(
+        None, "standard deviation, in the parameter's unit (of log_normal: of ln value)", gt=0
+    )
+
+    def __post_init__(self):
+        if self.low is not None and self.high is not None and not self.low < self.high:
+            raise InputError(f"prior: low = {self.low:g} is not below high = {self.high:g}")
+        if self.name in ("normal", "log_normal") and self.sigma is None:
+            raise InputError(f"prior '{self.name}': expected a value for sigma, found none")
+        if self.name == "log_normal" and self.mean is not None and self.mean <= 0:
+            raise InputError(f"prior 'log_normal': expected mean > 0, found {self.mean:g}")
+
+
+_PRIOR_KEYS = ("flux", "position", "rhalf", "sersic", "ellipticity")
+_PRIOR_HELP = (
+    "parameter -> prior. Parameters: flux, position (offset from the peak, arcsec: low and high, "
+    "or normal), rhalf (arcsec), sersic, ellipticity (uniform in the disc of axis ratios above "
+    "q_min, or normal in e1 and e2); a component's own by its suffix: rhalf_bulge, sersic_disk"
+)
+
+
+@dataclass
+class FitOptions:
+    """Priors and the optimiser."""
+
+    priors: dict[str, PriorOptions] = option(dict, _PRIOR_HELP)
+    q_min: float = option(0.1, "smallest axis ratio b/a", gt=0, lt=1)
+    pixel_mode: str = option(
+        "fourth",
+        "integration over pixels where the PSF does not include them (error for a Gaussian of "
+        "sigma .7 px: fourth 9e-4, covariance 7e-3, second_order 2e-2 of peak)",
+        choices=("point", "second_order", "covariance", "fourth", "sixth"),
+    )
+    max_iterations: int = option(60, "largest number of Levenberg-Marquardt steps", ge=1)
+    tolerance: float = option(
+        1e-3, "stop when the next step would lower chi2 by less than this", gt=0
+    )
+    restarts: int = option(
+        3, "further starts, with other profiles, when a fit looks poor or ends at a bound", ge=0
+    )
+    poor_chi2: float = option(
+        1.5, "chi2 per pixel within a source's area above which it is restarted and flagged", gt=0
+    )
+
+    def __post_init__(self):
+        for key in self.priors:
+            base = key.split("_", 1)[0]
+            if base not in _PRIOR_KEYS:
+                raise InputError(
+                    f"'fit.priors': unknown parameter '{key}', expected one of "
+                    + ", ".join(_PRIOR_KEYS)
+                    + " (with a component's suffix where a source has several)"
+                )
+
+
+@dataclass
+class SampleOptions:
+    """Posterior sampling by NUTS."""
+
+    method: str = option(
+        "nuts",
+        "nuts: no-U-turn sampler whitened by the Fisher matrix; none: optimum and Laplace errors",
+        choices=("nuts", "none"),
+    )
+    num_warmup: int = option(80, "warm-up iterations per chain (step size only)", ge=10)
+    num_samples: int = option(250, "draws per chain and round", ge=10)
+    num_chains: int = option(4, "chains, run as one vectorised program", ge=1)
+    max_rounds: int = option(
+        3, "further rounds of draws until max_rhat and min_ess are met, at most", ge=1
+    )
+    min_ess: float = option(200.0, "effective samples wanted for every parameter", ge=0)
+    max_rhat: float = option(1.02, "largest split R-hat wanted", gt=1)
+    target_accept: float = option(0.8, "acceptance that the step size is adapted to", gt=0, lt=1)
+    max_tree_depth: int = option(8, "largest depth of a NUTS trajectory", ge=1, le=12)

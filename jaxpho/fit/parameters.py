@@ -1,0 +1,350 @@
+"""The free parameters of a patch: names, starting values, bounds, priors, and their packing.
+
+Turns sources (type, starting values, what is held) and exposures' nuisances into the flat vector
+theta, the `Scene` that reads it, and the `Transform` the samplers use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpho.core.scene import NUISANCE, POINT_ROW, ROW, Scene
+from jaxpho.core.sources import SOURCE_TYPES, base_name
+from jaxpho.fit.options import FitOptions, PriorOptions
+from jaxpho.fit.transforms import Transform
+
+# bounds of the Sersic mixtures' design range
+SERSIC_RANGE = (0.5, 8.0)
+
+
+@dataclass
+class SourceStart:
+    """A source as the fit sees it.
+
+    Attributes
+    ----------
+    type : str
+        Key of `SOURCE_TYPES`.
+    values : dict
+        (parameter, band or "") -> starting value; positions are offsets in arcsec.
+    fixed : frozenset
+        Parameters held at their values; "shape" holds all shapes, "position" ra and dec,
+        "all" everything.
+    size : float
+        Rough half-light radius, arcsec, for bounds.
+    """
+
+    type: str
+    values: dict[tuple[str, str], float]
+    fixed: frozenset[str] = frozenset()
+    size: float = 0.0
+
+    def holds(self, name: str) -> bool:
+        """Whether a parameter is held."""
+        groups = {"ra": "position", "dec": "position"}
+        group = groups.get(name, "flux" if base_name(name) == "flux" else "shape")
+        return not self.fixed.isdisjoint({name, group, "all"})
+
+
+@dataclass
+class Parameter:
+    """One free parameter."""
+
+    owner: Any
+    name: str
+    band: str
+    start: float
+    prior: PriorOptions
+    scale: float = 1.0
+    partner: int | None = None
+
+    @property
+    def label(self) -> tuple:
+        """(owner, name, band)."""
+        return (self.owner, self.name, self.band)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the model is linear in it and it is unbounded: solved for directly."""
+        linear_name = base_name(self.name) in ("flux", "sky")
+        return linear_name and self.prior.low is None and self.prior.high is None
+
+
+@dataclass
+class ParameterTable:
+    """All free parameters of a patch and the index arrays that read them."""
+
+    parameters: list[Parameter]
+    scene: Scene
+    fixed: dict = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[tuple]:
+        """Labels of the free parameters."""
+        return [p.label for p in self.parameters]
+
+    @property
+    def linear(self) -> np.ndarray:
+        """[n] bool, linear and unbounded parameters."""
+        return np.array([p.linear for p in self.parameters], bool)
+
+    def start(self, n: int, dtype=np.float32) -> np.ndarray:
+        """Starting theta padded with zeros to n."""
+        out = np.zeros(n, dtype)
+        out[: len(self.parameters)] = [p.start for p in self.parameters]
+        return out
+
+    def transform(self, n: int, dtype=np.float32) -> Transform:
+        """Transform arrays padded to n (padding: standard normal)."""
+        low, high, centre, mean, precision = np.zeros((5, n))
+        scale = np.ones(n)
+        log, bounded, disc = np.zeros((3, n), bool)
+        partner = np.arange(n, dtype=np.int32)
+        high += 1.0
+        precision[len(self.parameters) :] = 1.0
+        for i, p in enumerate(self.parameters):
+            prior = p.prior
+            log[i] = prior.name.startswith("log_")
+            convert = math.log if log[i] else float
+            if p.partner is not None:
+                disc[i], partner[i], high[i] = True, p.partner, prior.high
+            elif prior.low is not None and prior.high is not None:
+                bounded[i], low[i], high[i] = True, convert(prior.low), convert(prior.high)
+            else:
+                centre[i] = convert(p.start) if not p.linear else 0.0
+                scale[i] = p.scale
+            if prior.sigma is not None:
+                mean[i] = convert(prior.mean if prior.mean is not None else p.start)
+                precision[i] = 1.0 / prior.sigma
+        floats = {
+            "low": low, "high": high, "centre": centre, "scale": scale,
+            "mean": mean, "precision": precision,
+        }  # fmt: skip
+        return Transform(
+            log=jnp.asarray(log),
+            bounded=jnp.asarray(bounded),
+            disc=jnp.asarray(disc),
+            partner=jnp.asarray(partner),
+            **{k: jnp.asarray(v, dtype) for k, v in floats.items()},
+        )
+
+
+class _Builder:
+    """Collects parameters and constants; hands out indices (constants count from -1 down)."""
+
+    def __init__(self):
+        self.parameters: list[Parameter] = []
+        self.constants: list[float] = [0.0, 1.0]
+        self.fixed: dict = {}
+        self.shared: dict = {}
+
+    def constant(self, value: float) -> int:
+        if value in self.constants:
+            return -1 - self.constants.index(value)
+        self.constants.append(value)
+        return -len(self.constants)
+
+    def free(self, parameter: Parameter) -> int:
+        self.parameters.append(parameter)
+        return len(self.parameters) - 1
+
+
+def _default_prior(name: str, start: SourceStart, options: FitOptions, pixel: float):
+    base = base_name(name)
+    if base == "flux":
+        return PriorOptions("flat")
+    if base in ("ra", "dec"):
+        reach = max(3.0 * pixel, 0.5 * start.size)
+        return PriorOptions("uniform", low=-reach, high=reach)
+    if base == "rhalf":
+        largest = max(20.0 * start.size, 60.0 * pixel)
+        return PriorOptions("log_uniform", low=0.02 * pixel, high=largest)
+    if base == "sersic":
+        return PriorOptions("uniform", low=SERSIC_RANGE[0], high=SERSIC_RANGE[1])
+    e_max = (1.0 - options.q_min) / (1.0 + options.q_min)
+    return PriorOptions("uniform", low=-e_max, high=e_max)
+
+
+def _prior(name: str, start: SourceStart, value: float, options: FitOptions, pixel: float):
+    """Prior of a source's parameter: the component's own, the parameter's, or the default."""
+    base = base_name(name)
+    suffix = name[len(base) :]
+    key = {"ra": "position", "dec": "position", "e1": "ellipticity", "e2": "ellipticity"}
+    key = key.get(base, base)
+    default = _default_prior(name, start, options, pixel)
+    given = options.priors.get(key + suffix, options.priors.get(key))
+    if given is None:
+        prior = default
+    else:
+        low, high = given.low, given.high
+        if given.name in ("uniform", "log_uniform") or base in ("sersic", "e1", "e2", "rhalf"):
+            low = default.low if low is None else low
+            high = default.high if high is None else high
+        mean = given.mean
+        if mean is None and base in ("ra", "dec", "e1", "e2"):
+            mean = 0.0
+        prior = PriorOptions(given.name, low, high, mean, given.sigma)
+    if base in ("ra", "dec"):  # given as offsets from the peak
+        shift = {k: getattr(prior, k) for k in ("low", "high", "mean")}
+        shift = {k: None if v is None else v + value for k, v in shift.items()}
+        prior = PriorOptions(prior.name, sigma=prior.sigma, **shift)
+    return prior
+
+
+def _add_source(b: _Builder, s: int, start: SourceStart, bands, options, pixel, noise) -> dict:
+    """Add a source's parameters; returns (parameter, band) -> index."""
+    kind = SOURCE_TYPES[start.type]
+    index: dict[tuple[str, str], int] = {}
+    for name in kind.parameters:
+        for band in bands if name in kind.fluxes else ("",):
+            value = float(start.values[name, band])
+            if start.holds(name):
+                b.fixed[s, name, band] = value
+                index[name, band] = b.constant(value)
+                continue
+            prior = _prior(name, start, value, options, pixel)
+            scale = noise.get(band, 1.0) if name in kind.fluxes else pixel
+            index[name, band] = b.free(Parameter(s, name, band, value, prior, scale))
+        if base_name(name) == "e2" and index[name, ""] >= 0:
+            first, second = index["e1" + name[2:], ""], index[name, ""]
+            if first >= 0:
+                b.parameters[first].partner = second
+                b.parameters[second].partner = first
+    for component in kind.components:
+        for name, value in component.fixed:
+            index[name + component.suffix, ""] = b.constant(value)
+    return index
+
+
+def _add_nuisances(b: _Builder, nuisances: Sequence, exposures, exposure_bands) -> np.ndarray:
+    """Indices [E, 6] of every exposure's nuisances (duck-typed `jaxpho.data.exposure.Nuisance`)."""
+    zero, one = b.constant(0.0), b.constant(1.0)
+    out = np.tile([zero, zero, one, zero, zero, zero], (len(exposures), 1))
+
+    def normal(owner, name, mean, sigma):
+        prior = PriorOptions("normal", mean=mean, sigma=sigma)
+        return b.free(Parameter(("exposure", owner), name, "", mean, prior, sigma))
+
+    for e, (n, name, band) in enumerate(zip(nuisances, exposures, exposure_bands, strict=True)):
+        if n is None:
+            continue
+        if n.offset_sigma > 0:
+            owner = name if n.offset_group == "exposure" else f"band {band}"
+            if owner not in b.shared:
+                b.shared[owner] = [normal(owner, k, 0.0, n.offset_sigma) for k in NUISANCE[:2]]
+            out[e, :2] = b.shared[owner]
+        if n.scale_sigma > 0:
+            out[e, 2] = normal(name, "scale", 1.0, n.scale_sigma)
+        if n.sky in ("constant", "plane"):
+            out[e, 3] = normal(name, "sky", n.sky_mean, n.sky_sigma)
+        if n.sky == "plane":
+            out[e, 4] = normal(name, "sky_x", 0.0, n.sky_slope_sigma)
+            out[e, 5] = normal(name, "sky_y", 0.0, n.sky_slope_sigma)
+    return out
+
+
+def build_parameters(
+    sources: Sequence[SourceStart],
+    bands: Sequence[str],
+    options: FitOptions,
+    *,
+    pixel_scale: float,
+    cos_dec: float,
+    flux_scale: dict[str, float] | None = None,
+    nuisances: Sequence = (),
+    exposures: Sequence[str] = (),
+    exposure_bands: Sequence[str] = (),
+    n_exposures: int | None = None,
+    size=lambda n: n,
+    dtype=np.float32,
+) -> tuple[ParameterTable, int]:
+    """Parameters of a patch.
+
+    Parameters
+    ----------
+    sources : sequence of SourceStart
+    bands : sequence of str
+    options : FitOptions
+    pixel_scale : float
+        Largest pixel of the exposures, arcsec: default bounds scale with it.
+    cos_dec : float
+        Of the reference.
+    flux_scale : dict, optional
+        Typical flux error per band: the scale of z for fluxes.
+    nuisances, exposures, exposure_bands : sequences
+        Per exposure; may be empty for none.
+    n_exposures : int, optional
+        Exposures of the packed patch, padding included.
+    size : callable
+        Padded size of an axis (`jaxpho.data.packing.bucket`).
+    dtype : dtype
+
+    Returns
+    -------
+    table : ParameterTable
+    n : int
+        Padded number of parameters.
+    """
+    b = _Builder()
+    index = [
+        _add_source(b, s, start, bands, options, pixel_scale, flux_scale or {})
+        for s, start in enumerate(sources)
+    ]
+    nuisance = _add_nuisances(b, nuisances, exposures, exposure_bands)
+    rows: dict[str, list] = {"sersic": [], "point": []}
+    owners: dict[str, list] = {"sersic": [], "point": []}
+    for s, start in enumerate(sources):
+        for component in SOURCE_TYPES[start.type].components:
+            names = ROW if component.profile == "sersic" else POINT_ROW
+            rows[component.profile].append(
+                [_row(index[s], names, component.suffix, band) for band in bands]
+            )
+            owners[component.profile].append(s)
+    n = size(max(len(b.parameters), 1))
+    constants = np.zeros(size(len(b.constants) + 2))
+    constants[: len(b.constants)] = b.constants
+    # constants are referred to as -1, -2, ...; they follow theta
+    empty = {"sersic": [-1, -1, -1, -2, -2, -1, -1], "point": [-1, -1, -1]}
+    arrays = {}
+    for profile, width in (("sersic", len(ROW)), ("point", len(POINT_ROW))):
+        count = len(rows[profile])
+        padded = size(count) if count else 0
+        a = np.empty((len(bands), padded, width), np.int64)
+        a[:] = empty[profile]
+        if count:
+            a[:, :count] = np.swapaxes(np.array(rows[profile]), 0, 1)
+        source = np.zeros(padded, np.int32)
+        source[:count] = owners[profile]
+        arrays[profile] = (a, source)
+    every = np.tile([-1, -1, -2, -1, -1, -1], (n_exposures or len(nuisance), 1))
+    every[: len(nuisance)] = nuisance
+
+    def final(a):
+        return jnp.asarray(np.where(a < 0, n - 1 - a, a), jnp.int32)
+
+    scene = Scene(
+        sersic_index=final(arrays["sersic"][0]),
+        point_index=final(arrays["point"][0]),
+        sersic_source=jnp.asarray(arrays["sersic"][1]),
+        point_source=jnp.asarray(arrays["point"][1]),
+        nuisance_index=final(every),
+        constants=jnp.asarray(constants, dtype),
+        cos_dec=jnp.asarray(cos_dec, dtype),
+    )
+    return ParameterTable(b.parameters, scene, b.fixed), n
+
+
+def _row(index: dict, names: Sequence[str], suffix: str, band: str) -> list[int]:
+    out = []
+    for name in names:
+        if name == "flux":
+            out.append(index["flux" + suffix, band])
+        else:
+            out.append(index[name if name in ("ra", "dec") else name + suffix, ""])
+    return out

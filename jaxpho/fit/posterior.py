@@ -1,0 +1,147 @@
+"""The posterior of a patch as pure functions of z, and its normal equations.
+
+Everything that changes from patch to patch is in the pytree `Problem`; what a compiled program is
+specialised on is in the (hashable) `Static`. Patches of one bucket share programs.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxpho.core.fisher import normal_equations
+from jaxpho.core.likelihood import TwoSum, delta_chi2
+from jaxpho.core.patch import Patch
+from jaxpho.core.pixel import PixelMode
+from jaxpho.core.render import render
+from jaxpho.core.scene import Mixture, Scene, row_gaussians, scene_rows
+from jaxpho.fit.transforms import (
+    Transform,
+    inverse,
+    log_volume,
+    physical,
+    prior_curvature,
+    prior_energy,
+)
+
+
+class Static(NamedTuple):
+    """What programs are compiled for."""
+
+    mode: PixelMode = "fourth"
+    width: int = 1
+
+
+DEFAULT_STATIC = Static()
+
+
+class Problem(NamedTuple):
+    """A patch with its scene, transforms and Sersic mixture."""
+
+    patch: Patch
+    scene: Scene
+    transform: Transform
+    mixture: Mixture
+
+
+class Evaluation(NamedTuple):
+    """Normal equations in z; chi2 relative to the reference as high + low.
+
+    ``energy`` is minus the log prior (and volume) density; ``gradient`` and ``curvature`` [n, n]
+    are those of chi2 / 2 + energy.
+    """
+
+    chi2: TwoSum
+    energy: Array
+    gradient: Array
+    curvature: Array
+    theta: Array
+
+
+def _energy(z: Array, tr: Transform, with_volume: bool) -> Array:
+    energy = prior_energy(z, tr)
+    return energy - log_volume(z, tr) if with_volume else energy
+
+
+@partial(jax.jit, static_argnames=("static", "linear_only", "with_volume"))
+def evaluate(
+    z: Array,
+    problem: Problem,
+    reference: Array | None = None,
+    *,
+    static: Static = DEFAULT_STATIC,
+    linear_only: bool = False,
+    with_volume: bool = False,
+) -> Evaluation:
+    """chi2, gradient and Gauss-Newton matrix of the posterior at z.
+
+    Parameters
+    ----------
+    z : Array
+        [n] unconstrained parameters.
+    problem : Problem
+    reference : Array, optional
+        [M, N] model that chi2 is relative to.
+    static : Static
+    linear_only : bool
+        Derivatives with respect to fluxes and sky only (cheaper).
+    with_volume : bool
+        Density in z (as the sampler sees it) instead of in the natural coordinates.
+    """
+    patch, scene, tr, mixture = problem
+    theta = physical(z, tr)
+    normal = normal_equations(theta, scene, patch, mixture, reference, static.mode, linear_only)
+    jacobian = jax.jacfwd(physical)(z, tr)
+    fisher = jacobian.T @ normal.fisher @ jacobian
+    energy, slope = jax.value_and_grad(_energy)(z, tr, with_volume)
+    gradient = normal.gradient @ jacobian + slope
+    curvature = fisher + jnp.diag(prior_curvature(z, tr, with_volume))
+    chi2 = TwoSum(normal.chi2.high.sum(), normal.chi2.low.sum())
+    return Evaluation(chi2, energy, gradient, curvature, theta)
+
+
+def gaussians_of(theta: Array, problem: Problem) -> tuple[Array, Array]:
+    """Stacked Gaussians [E, 6, n] and sky [E, 3] of physical parameters."""
+    patch, scene, _, mixture = problem
+    rows = scene_rows(theta, scene, patch)
+    return row_gaussians(rows, scene, patch, mixture), rows.sky
+
+
+@partial(jax.jit, static_argnames="static")
+def model_of(theta: Array, problem: Problem, static: Static = DEFAULT_STATIC) -> Array:
+    """Model [M, N] of all pixels."""
+    return render(*gaussians_of(theta, problem), problem.patch, static.mode)
+
+
+def delta_of(theta: Array, problem: Problem, reference: Array | None, static: Static) -> TwoSum:
+    """chi2 per exposure [E] relative to the reference, by the fused kernel."""
+    gauss, sky = gaussians_of(theta, problem)
+    return delta_chi2(gauss, sky, problem.patch, reference, static.mode, static.width)
+
+
+def log_likelihood(
+    theta: Array, problem: Problem, reference: Array | None = None, static: Static = DEFAULT_STATIC
+) -> Array:
+    """-chi2/2 relative to the reference model; differentiable in reverse mode."""
+    total = delta_of(theta, problem, reference, static)
+    return -0.5 * (total.high.sum() + total.low.sum())
+
+
+def log_density(
+    z: Array, problem: Problem, reference: Array | None = None, static: Static = DEFAULT_STATIC
+) -> Array:
+    """Log posterior density in z (likelihood, priors and volume), up to a constant."""
+    likelihood = log_likelihood(physical(z, problem.transform), problem, reference, static)
+    return likelihood - _energy(z, problem.transform, True)
+
+
+to_physical = jax.jit(physical)
+to_unconstrained = jax.jit(inverse, static_argnames="margin")
+
+
+@jax.jit
+def physical_jacobian(z: Array, tr: Transform) -> Array:
+    """d theta / d z, [n, n]."""
+    return jax.jacfwd(physical)(z, tr)

@@ -1,0 +1,113 @@
+"""Unconstrained, well-scaled parameters z for the optimiser and the samplers, and priors.
+
+Every parameter has a natural coordinate t (the value itself, or its logarithm). Unbounded ones are
+``t = centre + scale z``; bounded ones ``t = low + (high - low) sigmoid(z)``; the two ellipticities
+of a component share ``e = e_max v / sqrt(1 + |v|^2)``, v = (z, z_partner), which maps the plane to
+the disc of allowed axis ratios and is smooth at e = 0.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+class Transform(NamedTuple):
+    """Arrays [n] describing transform and prior of every parameter.
+
+    Attributes
+    ----------
+    log : Array
+        bool, the coordinate is the logarithm of the value.
+    bounded, disc : Array
+        bool, kind of the map; neither is the linear map.
+    low, high : Array
+        bounds of t (bounded); for discs ``high`` is e_max.
+    centre, scale : Array
+        of the linear map.
+    partner : Array
+        int32, index of the other ellipticity (itself when not a disc).
+    mean, precision : Array
+        normal prior of t: mean and 1/sigma (0: flat).
+    """
+
+    log: Array
+    bounded: Array
+    disc: Array
+    low: Array
+    high: Array
+    centre: Array
+    scale: Array
+    partner: Array
+    mean: Array
+    precision: Array
+
+
+def coordinate(z: Array, tr: Transform) -> Array:
+    """Natural coordinates t of unconstrained parameters."""
+    linear = tr.centre + tr.scale * z
+    logistic = tr.low + (tr.high - tr.low) * jax.nn.sigmoid(z)
+    w = z[tr.partner]
+    disc = tr.high * z / jnp.sqrt(1.0 + z * z + w * w)
+    return jnp.where(tr.bounded, logistic, jnp.where(tr.disc, disc, linear))
+
+
+def physical(z: Array, tr: Transform) -> Array:
+    """Physical parameters theta of unconstrained parameters."""
+    t = coordinate(z, tr)
+    return jnp.where(tr.log, jnp.exp(jnp.where(tr.log, t, 0.0)), t)
+
+
+def inverse(theta: Array, tr: Transform, margin: float = 1e-4) -> Array:
+    """Unconstrained parameters of physical ones; values at or beyond a bound are moved inside.
+
+    Parameters
+    ----------
+    theta : Array
+        [n] physical values.
+    margin : float
+        Fraction of the range that is kept from the bounds.
+    """
+    t = jnp.where(tr.log, jnp.log(jnp.where(tr.log, theta, 1.0)), theta)
+    width = jnp.where(tr.bounded, tr.high - tr.low, 1.0)
+    fraction = jnp.clip(jnp.where(tr.bounded, (t - tr.low) / width, 0.5), margin, 1.0 - margin)
+    logistic = jnp.log(fraction) - jnp.log1p(-fraction)
+    e_max = jnp.where(tr.disc, tr.high, 1.0)
+    unit = jnp.where(tr.disc, t, 0.0) / e_max
+    radius2 = unit**2 + unit[tr.partner] ** 2
+    limit = 1.0 - margin
+    shrink = jnp.where(radius2 > limit**2, limit / jnp.sqrt(jnp.maximum(radius2, 1e-12)), 1.0)
+    disc = unit * shrink / jnp.sqrt(jnp.maximum(1.0 - radius2 * shrink**2, 1e-12))
+    linear = (t - tr.centre) / tr.scale
+    return jnp.where(tr.bounded, logistic, jnp.where(tr.disc, disc, linear))
+
+
+def prior_energy(z: Array, tr: Transform) -> Array:
+    """Minus the log prior density in the coordinates t, without constants."""
+    return 0.5 * jnp.sum(((coordinate(z, tr) - tr.mean) * tr.precision) ** 2)
+
+
+def log_volume(z: Array, tr: Transform) -> Array:
+    """ln |dt/dz|, without constants: what a density in z has beyond that in t."""
+    logistic = jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)
+    w = z[tr.partner]
+    disc = -jnp.log1p(z * z + w * w)  # half of -2 ln(1 + |v|^2), for each of the two
+    return jnp.sum(jnp.where(tr.bounded, logistic, jnp.where(tr.disc, disc, 0.0)))
+
+
+def prior_curvature(z: Array, tr: Transform, with_volume: bool) -> Array:
+    """Diagonal of a positive approximation to the prior's second derivative in z, [n].
+
+    The Gauss-Newton part of the normal priors is exact for linear and logistic maps; the volume
+    term of a disc is bounded from below by zero.
+    """
+    slope = jax.jvp(lambda x: coordinate(x, tr), (z,), (jnp.ones_like(z),))[1]
+    curvature = (slope * tr.precision) ** 2
+    if with_volume:
+        s = jax.nn.sigmoid(z)
+        norm = 1.0 + z * z + z[tr.partner] ** 2
+        disc = jnp.maximum(2.0 * (norm - 2.0 * z * z) / norm**2, 0.0)
+        volume = jnp.where(tr.bounded, 2.0 * s * (1.0 - s), jnp.where(tr.disc, disc, 0.0))
+        curvature = curvature + volume
+    return curvature
