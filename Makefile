@@ -1,0 +1,62 @@
+# Every target is sufficient alone on a machine with Python >= 3.11: it makes .venv, installs the
+# project with what it needs, and runs. Later calls install only when pyproject.toml has changed.
+
+SEED ?= 1
+RUN ?= demo-run-$(SEED)
+SEEDS ?= 1 2 3
+VENV ?= .venv
+WORKERS ?= 2
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; \
+	done)
+
+PY = $(VENV)/bin/python
+STAMP = $(VENV)/.installed
+
+.PHONY: help setup lint test test-slow realdata demo demo-pulls bench clean
+
+help:
+	@echo "make demo [SEED=1]  simulate a field with GalSim, fit it, compare with the truth"
+	@echo "make demo-pulls     the demo for SEEDS='$(SEEDS)', pulls pooled"
+	@echo "make test           lint, format and all quick tests"
+	@echo "make test-slow      tests that take minutes"
+	@echo "make realdata       tests on real images (folder in JAXPHO_DATA)"
+	@echo "make lint           ruff check and ruff format --check"
+	@echo "make bench          the benchmarks (benchmarks/README.md)"
+	@echo "make clean          remove demo runs and caches"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@touch $@
+
+lint: $(STAMP)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+test: lint
+	$(PY) -m pytest -n $(WORKERS) -m "not slow and not realdata"
+
+test-slow: $(STAMP)
+	$(PY) -m pytest -m "slow and not realdata"
+
+realdata: $(STAMP)
+	$(PY) -m pytest -m realdata -rs
+
+demo: $(STAMP)
+	$(PY) notebooks/demo/simulate.py $(SEED) $(RUN)
+	$(VENV)/bin/jaxpho-fit $(RUN)/config.yml
+	$(PY) notebooks/demo/compare.py $(RUN)/fit $(RUN)/truth.ecsv
+
+demo-pulls: $(STAMP)
+	for seed in $(SEEDS); do $(MAKE) demo SEED=$$seed RUN=demo-run-$$seed || exit 1; done
+	$(PY) notebooks/demo/compare.py pool $(foreach s,$(SEEDS),demo-run-$(s)/fit)
+
+bench: $(STAMP)
+	for script in benchmarks/bench_*.py; do $(PY) $$script || exit 1; done
+
+clean:
+	rm -rf demo-run-* .pytest_cache .ruff_cache .hypothesis build dist
