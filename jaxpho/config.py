@@ -79,8 +79,11 @@ class Config:
     output: str = option(
         help="run directory: catalogue, log, chains, residuals, pictures", path=True, example="run"
     )
-    bands: list[str] = option(help="bands, in the order of the tables", example=["g", "r"])
-    images: list[ImageOptions] = option(help="exposures; one entry may match many files")
+    bands: list[str] = option(help="bands, in the order of the tables", example=["g"])
+    images: list[ImageOptions] = option(
+        help="exposures; one entry may match many files",
+        show={"science": "SCI", "error": "ERR", "psf": None, "psf.file": "psf_{band}.fits"},
+    )
     peaks: CatalogOptions = option(help="list of the sources to measure")
     unit: Literal["auto", "nJy", "image"] = option(
         "auto",

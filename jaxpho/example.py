@@ -20,37 +20,44 @@ def example_yaml(cls) -> str:
 
     Required keys (and those with an `example`, which most users set) stand there with an example
     value; the others are commented out ("#key:") with their default; prose begins with "##".
+    A field's metadata `show` maps dotted keys below it to example values, to be shown as well.
     """
-    return "\n".join(_mapping(cls, "", False)) + "\n"
+    return "\n".join(_mapping(cls, "", False, {}, set())) + "\n"
 
 
-def _mapping(cls, indent: str, commented: bool) -> list[str]:
+def _mapping(cls, indent: str, commented: bool, show: dict, known: set) -> list[str]:
     hints = get_type_hints(cls)
     lines: list[str] = []
     for f in dataclasses.fields(cls):
         if f.init and f.name[0] != "_":
-            lines += _field(f, hints[f.name], indent, commented)
+            lines += _field(f, hints[f.name], indent, commented, show, known)
     return lines
 
 
-def _field(f, hint, indent: str, commented: bool) -> list[str]:
+def _field(f, hint, indent: str, commented: bool, show: dict, known: set) -> list[str]:
     member, is_list = _structure(hint)
     lines = [f"{indent}{line}" for line in _prose(f, hint, indent)]
     if not indent:
         lines.insert(0, "")
     # a section with defaults shows its header, so that changing one key uncomments one line
     section = member is not None and not is_list and f.default is not None
-    shown = is_required(f) or "example" in f.metadata or section
+    shown = is_required(f) or "example" in f.metadata or section or f.name in show
     hidden = commented or not shown
     mark = "#" if hidden else ""
-    if member is None:
-        return lines + [f"{mark}{indent}{f.name}: {_flow(_value(f, hint))}"]
+    plain = show.get(f.name) is not None
+    if member is None or plain or (member in known and f.default is None):
+        value = show[f.name] if plain else _value(f, hint)
+        return lines + [f"{mark}{indent}{f.name}: {_flow(value)}".rstrip()]
+    if f.default is None:
+        known.add(member)  # explained once, where it may be given in several places
     lines.append(f"{mark}{indent}{f.name}:")
     deeper = indent + "  "
     if is_list:
         lines.append(f"{mark}{deeper}-")
         deeper += "  "
-    return lines + _mapping(member, deeper, hidden)
+    below = {k.partition(".")[2]: v for k, v in show.items() if k.startswith(f.name + ".")}
+    below.update(f.metadata.get("show", {}))
+    return lines + _mapping(member, deeper, hidden, below, known)
 
 
 def _structure(hint) -> tuple[Any, bool]:
@@ -103,5 +110,7 @@ def _placeholder(hint) -> Any:
 
 
 def _flow(value: Any) -> str:
+    if value is None:
+        return ""  # YAML reads nothing as null
     text = yaml.safe_dump(to_plain(value), default_flow_style=True, width=10_000, sort_keys=False)
     return text.removesuffix("...\n").strip()

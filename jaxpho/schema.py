@@ -209,6 +209,8 @@ def _convert_scalar(hint, value, context, path, meta, wrong):
     if hint is Path or (hint is str and meta.get("path") and isinstance(value, str)):
         if not isinstance(value, str):
             raise wrong()
+        if hint is str and value.startswith("{"):
+            return value  # a template that names its own folder
         expanded = Path(value).expanduser()
         resolved = expanded if context.base is None else context.base / expanded
         return resolved if hint is Path else os.path.normpath(resolved)
