@@ -200,8 +200,7 @@ def _build(mask, fields, label):
 
 
 def _crop(mask, ny, nx):
-    """The central (ny, nx) of the basis images when they carry padding, else unchanged."""
-    top, left = (mask.shape[1] - ny) // 2, (mask.shape[2] - nx) // 2
-    if top < 0 or left < 0:
+    """The true (ny, nx) of basis images that a merged table has padded with zeros at their end."""
+    if ny > mask.shape[1] or nx > mask.shape[2]:
         raise InputError(f"PSFEx: psf_mask {mask.shape} is smaller than PSFAXIS ({ny}, {nx})")
-    return mask[:, top : top + ny, left : left + nx]
+    return mask[:, :ny, :nx]

@@ -1,0 +1,218 @@
+"""The image a mixture is fitted to, as rows of decreasing resolution plus encircled energy."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxpho.errors import InputError
+
+# Half width (native px, and in units of the FWHM) of the square kept at full resolution.
+_CORE_PIXELS = 8.0
+_CORE_FWHM = 3.0
+_BLOCKS = (8, 4, 2)
+# Radii (native px) of the encircled-energy rows; beyond the last they grow by a factor to the edge.
+_EE_RADII = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 13, 16, 20)
+_EE_GROWTH = 1.3
+_EE_REPORT = (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A PSF image prepared for fitting. Lengths in native pixels, values per native pixel^2.
+
+    Attributes
+    ----------
+    image : array (ny, nx)
+        Trimmed, scaled so that it sums to `total`; unusable pixels are NaN.
+    center : (x, y)
+        Reference point of the mixture in pixels of `image`.
+    oversample : float
+        Image pixels per native pixel.
+    pixel_variance : float
+        Variance of the image pixel removed from stored covariances (0 when it is kept).
+    total : float
+        What the amplitudes are to sum to.
+    groups : list of (slice, extra variance)
+        Rows that share one block size.
+    x, y, value, weight : arrays (nrow,)
+        Block centres relative to `center`, mean surface brightness, weight.
+    ee : array (nradii, nrow)
+        ``ee @ brightness`` is the flux inside each radius.
+    ee_radii : array (nradii,)
+    ee_center : (x, y)
+        Where the circles are centred: the centroid of the core, relative to `center`.
+    peak : float
+        Largest surface brightness.
+    """
+
+    image: np.ndarray
+    center: tuple[float, float]
+    oversample: float
+    pixel_variance: float
+    total: float
+    groups: list
+    x: np.ndarray
+    y: np.ndarray
+    value: np.ndarray
+    weight: np.ndarray
+    ee: np.ndarray
+    ee_radii: np.ndarray
+    ee_center: tuple[float, float]
+    peak: float
+    halfsize: float
+    fwhm: float
+
+    @property
+    def ee_reported(self):
+        """Mask of the encircled-energy rows at 1, 2, 3, 4 and 5 native pixels."""
+        return np.isin(self.ee_radii, _EE_REPORT)
+
+    def grid(self):
+        """x and y (native px from `center`) of every image pixel."""
+        ny, nx = self.image.shape
+        x = (np.arange(nx) - self.center[0]) / self.oversample
+        y = (np.arange(ny) - self.center[1]) / self.oversample
+        return np.meshgrid(x, y)
+
+
+def build_target(
+    image,
+    *,
+    oversample=1.0,
+    includes_pixel=False,
+    normalize="unit",
+    trim=0,
+    center=None,
+    weight=None,
+):
+    """Check a PSF image and lay it out for the fit; arguments as in `psfmix.fit.fit_mixture`."""
+    image, weight, center = _checked(image, oversample, normalize, trim, center, weight)
+    valid = np.isfinite(image) & (weight > 0)
+    if not valid.any():
+        raise InputError("PSF image has no finite pixel")
+    total = float(image[valid].sum())
+    if not (np.max(image[valid]) > 0 and total > 0):
+        raise InputError(
+            f"PSF image has maximum {np.max(image[valid]):.3g} and sum {total:.3g}; "
+            "both must be positive"
+        )
+    if normalize == "unit":
+        image, total = image / total, 1.0
+    image = np.where(valid, image, np.nan)
+    density = image * oversample**2
+    peak = float(np.nanmax(density))
+    fwhm = 2 * np.sqrt(np.count_nonzero(density > peak / 2) / np.pi) / oversample
+    core = max(_CORE_PIXELS, _CORE_FWHM * fwhm)
+    labels, sizes = _label_blocks(valid, center, core * oversample, max(2.0, oversample))
+    pixel_variance = 0.0 if includes_pixel else 1 / (12 * oversample**2)
+    ny, nx = image.shape
+    gx, gy = np.meshgrid(
+        (np.arange(nx) - center[0]) / oversample, (np.arange(ny) - center[1]) / oversample
+    )
+    flat, chosen = valid.ravel(), labels.ravel()[valid.ravel()]
+    count = np.bincount(chosen, minlength=len(sizes))
+
+    def mean(array):
+        return np.bincount(chosen, array.ravel()[flat], len(sizes)) / count
+
+    groups = [
+        (
+            slice(int(rows[0]), int(rows[-1]) + 1),
+            (size**2 - 1) / (12 * oversample**2) + pixel_variance,
+        )
+        for size in np.unique(sizes)
+        for rows in [np.flatnonzero(sizes == size)]
+    ]
+    near = valid & (np.hypot(gx, gy) < max(3.0, 1.5 * fwhm)) & (density > 0.1 * peak)
+    ee_center = (0.0, 0.0)
+    if near.any():
+        ee_center = tuple(float(np.average(g[near], weights=density[near])) for g in (gx, gy))
+    halfsize = min(nx, ny) / (2 * oversample)
+    radii = _ee_radii(halfsize)
+    distance = np.hypot(gx - ee_center[0], gy - ee_center[1]).ravel()[flat]
+    ee = np.array([np.bincount(chosen[distance <= r], minlength=len(sizes)) for r in radii])
+    return Target(
+        image=image,
+        center=center,
+        oversample=oversample,
+        pixel_variance=pixel_variance,
+        total=total,
+        groups=groups,
+        x=mean(gx),
+        y=mean(gy),
+        value=mean(density),
+        weight=np.sqrt(mean(weight / np.max(weight)) * count),
+        ee=ee / oversample**2,
+        ee_radii=radii,
+        ee_center=ee_center,
+        peak=peak,
+        halfsize=halfsize,
+        fwhm=float(fwhm),
+    )
+
+
+def _checked(image, oversample, normalize, trim, center, weight):
+    image = np.asarray(image, dtype=float)
+    if image.ndim != 2:
+        raise InputError(f"PSF image has shape {image.shape}; expected a 2-D image")
+    if not (np.isfinite(oversample) and oversample > 0):
+        raise InputError(f"PSF oversampling is {oversample}; expected a positive number")
+    if normalize not in ("unit", "stamp"):
+        raise InputError(f"PSF normalisation is {normalize!r}; expected 'unit' or 'stamp'")
+    if trim < 0 or 2 * trim >= min(image.shape):
+        raise InputError(f"PSF trim of {trim} pixels leaves nothing of an image {image.shape}")
+    weight = np.ones_like(image) if weight is None else np.asarray(weight, dtype=float)
+    if weight.shape != image.shape:
+        raise InputError(f"PSF weight has shape {weight.shape}; the image has {image.shape}")
+    if trim:
+        image, weight = image[trim:-trim, trim:-trim], weight[trim:-trim, trim:-trim]
+    ny, nx = image.shape
+    if center is None:
+        center = ((nx - 1) / 2, (ny - 1) / 2)
+    else:
+        center = (float(center[0]) - trim, float(center[1]) - trim)
+    return image, np.nan_to_num(weight, posinf=0.0), center
+
+
+def _label_blocks(valid, center, core, first):
+    """Number every usable pixel by its block; blocks grow from 1 to 8 pixels with the distance.
+
+    Outside `core` (half width, image pixels) they are up to `first` pixels wide, and wider in
+    proportion to the distance. A block is used only when all of its pixels are usable, so that
+    its extra variance is that of a full square; other pixels fall through to smaller blocks.
+
+    Returns
+    -------
+    labels : int array, shape of `valid`; -1 where unusable
+    sizes : int array (nblock,): block side in pixels, ascending with the label
+    """
+    iy, ix = np.indices(valid.shape)
+    px, py = ix - int(round(center[0])), iy - int(round(center[1]))
+    free = valid.copy()
+    pieces = []
+    for size in (*_BLOCKS, 1):
+        bx, by = px // size, py // size
+        inner = core * max(1.0, size / first)
+        far = (np.abs((bx + 0.5) * size) > inner) | (np.abs((by + 0.5) * size) > inner)
+        candidates = free & far if size > 1 else free
+        key = (by - by.min()) * (bx.max() - bx.min() + 1) + (bx - bx.min())
+        full = np.bincount(key[candidates], minlength=key.max() + 1) == size**2
+        chosen = candidates & full[key]
+        pieces.append((size, chosen, key))
+        free &= ~chosen
+    labels = np.full(valid.shape, -1)
+    sizes = []
+    for size, chosen, key in reversed(pieces):
+        if chosen.any():
+            unique, inverse = np.unique(key[chosen], return_inverse=True)
+            labels[chosen] = inverse + len(sizes)
+            sizes.extend([size] * len(unique))
+    return labels, np.array(sizes)
+
+
+def _ee_radii(halfsize):
+    radii = list(_EE_RADII)
+    while radii[-1] * _EE_GROWTH < halfsize:
+        radii.append(radii[-1] * _EE_GROWTH)
+    kept = [r for r in radii if r < halfsize]
+    return np.array([*kept, 1e9])
