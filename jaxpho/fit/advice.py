@@ -1,0 +1,51 @@
+"""Would a nuisance that is not free improve the fit? A score test at the optimum."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpho.fit.optimize import solve_scaled
+from jaxpho.fit.posterior import evaluate, to_unconstrained
+from jaxpho.fit.problem import make_problem
+
+EXCESS_SIGMA = 5.0
+"""chi2 must exceed the number of pixels by this many standard deviations before we look."""
+GAIN_PER_EXPOSURE = 9.0
+"""Predicted fall of chi2 per exposure (two parameters) that is worth telling."""
+
+
+def astrometry_gain(fitter, optimum, chi2: np.ndarray, npix: np.ndarray) -> list[str]:
+    """Message when free astrometric offsets per exposure would lower chi2 a lot.
+
+    The fall of chi2 is predicted from gradient and Fisher matrix with the offsets added at zero,
+    all other parameters following: one evaluation, no fit.
+    """
+    packed = fitter.packed
+    n_e, total = len(packed.exposures), npix.sum()
+    offsets_free = any(n is not None and n.offset_sigma > 0 for n in packed.nuisances)
+    if offsets_free or n_e < 2 or chi2.sum() < total + EXCESS_SIGMA * np.sqrt(2.0 * total):
+        return []
+    free = [
+        SimpleNamespace(
+            offset_sigma=fitter.pixel, offset_group="exposure", scale_sigma=0.0, sky="none"
+        )
+        for _ in packed.exposures
+    ]
+    problem, table, n = make_problem(packed, fitter.starts, fitter.options, nuisances=free)
+    known = dict(zip(fitter.table.labels, optimum.theta, strict=False))
+    theta = np.zeros(n)
+    theta[: len(table.parameters)] = [known.get(label, 0.0) for label in table.labels]
+    z = to_unconstrained(jnp.asarray(theta, fitter.dtype), problem.transform)
+    found = evaluate(z, problem, static=fitter.static)
+    gradient = np.asarray(found.gradient, np.float64)
+    step = solve_scaled(np.asarray(found.curvature, np.float64), gradient)
+    gain = float(gradient @ step)
+    if gain < GAIN_PER_EXPOSURE * n_e:
+        return []
+    return [
+        f"an astrometric offset per exposure would lower chi2 by about {gain:.0f}: "
+        "consider images.astrometry.offset_sigma"
+    ]

@@ -1,0 +1,307 @@
+"""Fit one packed patch: starts, optimum with restarts, errors, draws, flags."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxpho.core.sources import base_name
+from jaxpho.fit import quality
+from jaxpho.fit.advice import astrometry_gain
+from jaxpho.fit.optimize import Z_LIMIT, Optimum, optimize
+from jaxpho.fit.options import FitOptions, SampleOptions
+from jaxpho.fit.parameters import ParameterTable
+from jaxpho.fit.posterior import (
+    Problem,
+    Static,
+    model_of,
+    physical_jacobian,
+    to_physical,
+    to_unconstrained,
+)
+from jaxpho.fit.problem import make_problem
+from jaxpho.fit.result import PatchResult
+from jaxpho.fit.sample import Draws, sample, whitening
+from jaxpho.fit.start import source_starts
+
+log = logging.getLogger("jaxpho.fit")
+
+RESTART_PROFILES = ((1.0, 1.0), (4.0, 1.3), (2.0, 0.7), (0.7, 1.5))
+"""(Sersic index, factor on rhalf) of the further starts of sources that look poor."""
+BETTER = 0.1
+"""A restart replaces the optimum when its objective (half chi2) is lower by this."""
+
+
+def _restarts(table: ParameterTable, theta: np.ndarray, suspects: set[int], round_: int):
+    """Another start: the suspects' profiles replaced, everything else at the optimum."""
+    sersic, factor = RESTART_PROFILES[round_ % len(RESTART_PROFILES)]
+    out = theta.copy()
+    for i, p in enumerate(table.parameters):
+        if p.owner not in suspects:
+            continue
+        base = base_name(p.name)
+        if base == "sersic":
+            out[i] = sersic
+        elif base == "rhalf":
+            out[i] = np.clip(p.start * factor, p.prior.low * 1.01, p.prior.high * 0.99)
+        elif base in ("e1", "e2", "ra", "dec"):
+            out[i] = p.start
+    return out
+
+
+class _Fitter:
+    """The steps of a fit, sharing one problem."""
+
+    def __init__(self, packed, peaks, options: FitOptions, mixture: str):
+        self.packed, self.options = packed, options
+        scale = np.abs(np.linalg.det(np.asarray(packed.patch.d)[: len(packed.exposures), :1]))
+        self.pixel = float((scale**-0.5).max())
+        self.starts = source_starts(
+            peaks, packed.bands, packed.reference, pixel_scale=self.pixel, q_min=options.q_min
+        )
+        self.problem, self.table, self.n = make_problem(packed, self.starts, options, mixture)
+        self.dtype = np.asarray(packed.patch.data).dtype
+        self.static = Static(options.pixel_mode, 1 if jax.default_backend() == "cpu" else 64)
+        self.linear = np.zeros(self.n, bool)
+        self.linear[: len(self.table.parameters)] = self.table.linear
+        self.psf_sigma = self._psf_sigma()
+
+    def _psf_sigma(self) -> float:
+        """Largest effective PSF width of the exposures, arcsec."""
+        psf = self.problem.patch.psf_point
+        area = (np.asarray(psf.cxx) + np.asarray(psf.cyy)) / 2
+        weight = np.maximum(np.asarray(psf.flux), 0.0)
+        n = len(self.packed.exposures)
+        width = np.sqrt((area * weight).sum(-1) / np.maximum(weight.sum(-1), 1e-9))[:n, 0]
+        d = np.asarray(self.problem.patch.d)[:n, 0]
+        return float((width * np.abs(np.linalg.det(d)) ** -0.5).max())
+
+    def optimize(self, theta: np.ndarray, **kwargs) -> Optimum:
+        z = to_unconstrained(jnp.asarray(theta, self.dtype), self.problem.transform)
+        return optimize(
+            np.asarray(z, np.float64),
+            self.problem,
+            self.linear,
+            static=self.static,
+            max_iterations=self.options.max_iterations,
+            tolerance=self.options.tolerance,
+            **kwargs,
+        )
+
+    def best(self) -> tuple[Optimum, int]:
+        """Optimum from the given start, then from others where that looks poor."""
+        best = self.optimize(self.table.start(self.n, self.dtype))
+        used = 0
+        for round_ in range(self.options.restarts):
+            suspects = self.suspects(best)
+            if not suspects:
+                break
+            used += 1
+            other = self.optimize(_restarts(self.table, best.theta, suspects, round_))
+            if other.objective < best.objective - BETTER:
+                best = other
+        return best, used
+
+    def suspects(self, optimum: Optimum) -> set[int]:
+        """Sources at a bound, with a poor chi2, or all when the optimiser did not converge."""
+        n = len(self.table.parameters)
+        owners = [p.owner for p in self.table.parameters]
+        if not optimum.converged:
+            return {o for o in owners if isinstance(o, int)}
+        bound = quality.at_bound(self.table, optimum.theta[:n])
+        out = {o for o, b in zip(owners, bound, strict=True) if b and isinstance(o, int)}
+        area = self.areas(optimum, self.pixels(optimum))
+        poor = area.chi2 > self.options.poor_chi2 * np.maximum(area.npix, 1)
+        return (out | set(np.flatnonzero(poor).tolist())) & set(owners)
+
+    def values(self, theta: np.ndarray, s: int) -> dict[str, float]:
+        """Parameters without a band of a source, free or held."""
+        out = {k: v for (o, k, b), v in self.table.fixed.items() if o == s and not b}
+        for value, p in zip(theta, self.table.parameters, strict=False):
+            if p.owner == s and not p.band:
+                out[p.name] = float(value)
+        return out
+
+    def pixels(self, optimum: Optimum) -> list[dict]:
+        model = model_of(jnp.asarray(optimum.theta, self.dtype), self.problem, self.static)
+        model = np.asarray(model)
+        return [self.packed.pixels(e, model=model) for e in range(len(self.packed.exposures))]
+
+    def areas(self, optimum: Optimum, pixels: list[dict]) -> quality.SourceArea:
+        n_e, n_s = len(self.packed.exposures), self.packed.n_sources
+        patch = self.problem.patch
+        d = np.asarray(patch.d, np.float64)[:n_e, :n_s]
+        reference = np.asarray(patch.crpix, np.float64) + np.asarray(patch.pix0)[:, None]
+        centres = reference[:n_e, :n_s].copy()
+        radii = np.zeros(n_s)
+        for s, start in enumerate(self.starts):
+            value = self.values(optimum.theta, s)
+            shift = [value[k] - start.values[k, ""] for k in ("ra", "dec")]
+            centres[:, s] += d[:, s] @ np.array(shift)
+            radii[s] = quality.influence_radius(start.type, value, self.psf_sigma)
+        return quality.source_areas(pixels, centres, d, radii)
+
+
+def laplace(optimum: Optimum, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Covariance of theta and of z at an optimum, [n, n] float64."""
+    root = whitening(optimum.curvature)
+    covariance = root @ root.T
+    z = jnp.asarray(optimum.z, problem.patch.data.dtype)
+    jacobian = np.asarray(physical_jacobian(z, problem.transform), np.float64)
+    return jacobian @ covariance @ jacobian.T, covariance
+
+
+def _coordinate_covariance(covariance: np.ndarray, theta: np.ndarray, tr) -> np.ndarray:
+    """Covariance of the natural coordinates (logarithms where these are the coordinate)."""
+    scale = np.where(np.asarray(tr.log), 1.0 / np.maximum(np.abs(theta), 1e-300), 1.0)
+    return covariance * np.outer(scale, scale)
+
+
+def fit_patch(
+    packed,
+    peaks: Sequence,
+    options: FitOptions | None = None,
+    sampling: SampleOptions | None = None,
+    *,
+    mixture: str = "k12",
+    key: jax.Array | None = None,
+    patch_id: int = 0,
+) -> PatchResult:
+    """Fit all sources of a packed patch jointly.
+
+    Parameters
+    ----------
+    packed : PackedPatch
+        See `jaxpho.data.pack.pack_patch`.
+    peaks : sequence of Peak
+        The same sources, in the same order.
+    options : FitOptions, optional
+    sampling : SampleOptions, optional
+        ``method="none"`` stops at the optimum and its Laplace errors.
+    mixture : str
+        Sersic mixture.
+    key : Array, optional
+        PRNG key; needed for sampling.
+    patch_id : int
+
+    Returns
+    -------
+    PatchResult
+    """
+    options = options or FitOptions()
+    sampling = sampling or SampleOptions(method="none")
+    clock = time.perf_counter()
+    fitter = _Fitter(packed, peaks, options, mixture)
+    table, n = fitter.table, len(fitter.table.parameters)
+    optimum, restarts = fitter.best()
+    messages = [
+        f"{n} parameters, {optimum.iterations} steps, {restarts} restarts, "
+        + ("converged" if optimum.converged else "NOT converged")
+    ]
+    covariance, _ = laplace(optimum, fitter.problem)
+    pixels = fitter.pixels(optimum)
+    areas = fitter.areas(optimum, pixels)
+    chi2 = np.array(
+        [((p["data"] - p["model"]) * p["ierr"]).astype(np.float64) @ (
+            (p["data"] - p["model"]) * p["ierr"]
+        ) for p in pixels]
+    )  # fmt: skip
+    npix = np.array([(p["ierr"] > 0).sum() for p in pixels])
+    messages += astrometry_gain(fitter, optimum, chi2, npix)
+    seconds = {"map": time.perf_counter() - clock}
+    draws = None
+    if sampling.method == "nuts" and n:
+        clock = time.perf_counter()
+        draws = _draw(fitter, optimum, sampling, key)
+        seconds["sample"] = time.perf_counter() - clock
+        messages.append(
+            f"{draws.rounds} rounds of NUTS, {draws.gradients} gradients, "
+            f"min ESS {np.nanmin(draws.ess[:n]):.0f}, max R-hat {np.nanmax(draws.rhat[:n]):.3f}, "
+            f"{draws.divergences} divergences"
+        )
+    bound = quality.at_bound(table, optimum.theta[:n])
+    result = PatchResult(
+        patch_id=patch_id,
+        source_ids=[p.id for p in peaks],
+        types=[p.type for p in peaks],
+        bands=list(packed.bands),
+        unit=packed.unit,
+        reference=packed.reference,
+        labels=table.labels,
+        theta=optimum.theta[:n],
+        covariance=covariance[:n, :n],
+        fixed=dict(table.fixed),
+        samples=None if draws is None else draws.theta[..., :n],
+        diagnostics=_diagnostics(optimum, draws, n),
+        at_bound=bound,
+        flags=_flags(fitter, optimum, covariance, areas, draws, bound),
+        chi2=chi2,
+        npix=npix,
+        source_chi2=areas.chi2,
+        source_npix=areas.npix,
+        source_nexp=areas.nexp,
+        exposures=packed.exposures,
+        exposure_bands=packed.exposure_bands,
+        pixels=dict(zip(packed.exposures, pixels, strict=True)),
+        messages=messages,
+        seconds=seconds,
+    )
+    for message in messages:
+        log.info("patch %d: %s", patch_id, message)
+    return result
+
+
+def _draw(fitter: _Fitter, optimum: Optimum, sampling: SampleOptions, key) -> Draws:
+    """Mode of the density in z (which exists even where the optimum is at a bound), then NUTS."""
+    start = np.clip(optimum.z, -Z_LIMIT / 2, Z_LIMIT / 2)
+    z = np.where(fitter.linear, optimum.z, start)
+    theta = to_physical(jnp.asarray(z, fitter.dtype), fitter.problem.transform)
+    mode = fitter.optimize(np.asarray(theta), with_volume=True)
+    key = jax.random.PRNGKey(0) if key is None else key
+    return sample(key, mode, fitter.problem, sampling, fitter.static)
+
+
+def _diagnostics(optimum: Optimum, draws: Draws | None, n: int) -> dict:
+    out = {
+        "converged": optimum.converged,
+        "iterations": optimum.iterations,
+        "evaluations": optimum.evaluations,
+    }
+    if draws is not None:
+        out |= {k: v for k, v in vars(draws).items() if k != "theta"}
+        out["rhat"], out["ess"] = draws.rhat[:n], draws.ess[:n]
+    return out
+
+
+def _flags(fitter, optimum, covariance, areas, draws, bound) -> np.ndarray:
+    """Flags of every source of the patch."""
+    table, n = fitter.table, len(fitter.table.parameters)
+    theta, cov = optimum.theta[:n], covariance[:n, :n]
+    n_s = fitter.packed.n_sources
+    natural = _coordinate_covariance(covariance, optimum.theta, fitter.problem.transform)
+    per_parameter = {
+        "at_bound": bound,
+        "nonfinite": ~(np.isfinite(theta) & np.isfinite(np.diag(cov))),
+        "prior_dominated": quality.prior_dominated(natural, fitter.problem.transform, n),
+    }
+    nuisance = np.array([not isinstance(p.owner, int) for p in table.parameters], bool)
+    per_parameter["prior_dominated"] &= ~nuisance
+    whole = [] if optimum.converged else ["no_convergence"]
+    if draws is not None:
+        # means and errors to a tenth of a standard deviation need a hundred effective draws
+        per_parameter["low_ess"] = ~(draws.ess[:n] > 100)
+        per_parameter["high_rhat"] = ~(draws.rhat[:n] < 1.05)
+        if draws.divergences > 0.005 * draws.theta.shape[0] * draws.theta.shape[1]:
+            whole.append("divergences")
+    per_source = {
+        "poor_fit": areas.chi2 > fitter.options.poor_chi2 * np.maximum(areas.npix, 20),
+        "no_data": areas.npix == 0,
+        "partial_coverage": (areas.coverage < quality.COVERAGE) & (areas.npix > 0),
+        "blended": quality.flux_blended(table.labels, cov, n_s),
+    }
+    return quality.source_flags(n_s, table.labels, per_parameter, per_source, whole)
