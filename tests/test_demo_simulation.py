@@ -20,7 +20,7 @@ SHAPE_TOLERANCE = 2e-3  # e1, e2 from moments of a Gaussian profile (n = 0.5) wi
 def demo():
     """The demo's modules, imported as its scripts import them."""
     sys.path.insert(0, str(DEMO))
-    names = ("demo_field", "demo_forecast", "simulate")
+    names = ("demo_field", "demo_forecast", "simulate", "compare")
     modules = {name: importlib.import_module(name) for name in names}
     yield modules
     sys.path.remove(str(DEMO))
@@ -141,3 +141,66 @@ def test_linearised_optimum_is_distributed_as_forecast(run):
     pulls = np.asarray(pulls)[np.isfinite(pulls)]
     assert pulls.size == 14 * 8 + 3 * 4
     assert abs(pulls.mean()) < 0.35 and 0.75 < pulls.std() < 1.3
+
+
+@pytest.fixture
+def perfect_run(run, tmp_path):
+    """A run directory whose catalogue is the truth plus the shift that the noise produces."""
+    truth = Table.read(run / "truth.ecsv")
+    table = Table({"id": truth["id"].astype(str), "flags": np.zeros(len(truth), int)})
+    cos = np.cos(np.radians(truth["dec"]))
+    for name in ("ra", "dec", "flux_g", "flux_z", "rhalf", "sersic", "e1", "e2"):
+        scale = {"ra": 3600 * cos, "dec": 3600}.get(name, 1.0)
+        table[name] = np.asarray(truth[name]) + np.asarray(truth[f"{name}_shift"]) / scale
+        unit = "mas" if name in ("ra", "dec") else truth[name].unit
+        error = np.asarray(truth[f"{name}_forecast"]) * (1e3 if unit == "mas" else 1)
+        table[f"{name}_err"] = error
+        table[f"{name}_err"].unit = unit
+    noise = np.random.default_rng(1).standard_normal((2, 80, 80)).astype(np.float32)
+    for i, chi in enumerate(noise):
+        hdus = [fits.PrimaryHDU(), fits.ImageHDU(chi, name="CHI")]
+        hdus[0].header["EXPOSURE"] = f"g{i}"
+        hdus.append(fits.ImageHDU(np.zeros(chi.shape, np.int32), name="PATCH"))
+        fits.HDUList(hdus).writeto(tmp_path / f"image{i}.fits")
+    return tmp_path, table
+
+
+def judged(demo, run, out, table, capsys):
+    """Exit code and printed text of compare.py."""
+    table.write(out / "catalogue.fits", overwrite=True)
+    code = demo["compare"].main([str(out), str(run / "truth.ecsv")])
+    return code, capsys.readouterr().out
+
+
+def test_comparison_accepts_the_best_possible_fit(demo, run, perfect_run, capsys):
+    out, table = perfect_run
+    code, text = judged(demo, run, out, table, capsys)
+    assert code == 0, text
+    assert max(map(len, text.splitlines())) <= 100 + len(str(out))
+    pulls = Table.read(out / "pulls.ecsv")
+    assert len(pulls) == 14 * 8 + 3 * 4 and 100 < pulls["counts"].sum() < len(pulls)
+    np.testing.assert_allclose(pulls["pull"], pulls["linear_shift"] / pulls["cramer_rao"], 1e-3)
+    assert (out / "pulls.png").is_file() and "pulls.png" in text
+    # three fields pooled have more than 300 values
+    assert demo["compare"].main(["pool", str(out), str(out), str(out)]) == 0
+
+
+def test_comparison_refuses_an_outlier_a_bias_and_a_missing_source(demo, run, perfect_run, capsys):
+    out, table = perfect_run
+    for change, complaint in (
+        (("flux_g", 2, 9.0), "largest pull"),
+        (("rhalf", slice(None), 6.0), "mean pull"),
+        (("id", 4, None), "no finite pull"),
+    ):
+        name, rows, sigmas = change
+        changed = table.copy()
+        if sigmas is None:
+            changed.remove_row(rows)
+        else:
+            changed[name][rows] += sigmas * changed[f"{name}_err"][rows]
+        code, text = judged(demo, run, out, changed, capsys)
+        assert code == 1 and complaint in text
+    with fits.open(out / "image0.fits", mode="update") as hdus:
+        hdus["CHI"].data *= 1.1
+    code, text = judged(demo, run, out, table, capsys)
+    assert code == 1 and "residual / sigma in g0" in text
