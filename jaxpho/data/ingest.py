@@ -1,0 +1,318 @@
+"""Read exposures: pixels, errors, masks, sky, unit and WCS of every image of a configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxpho.data import sky as skymod
+from jaxpho.data.exposure import Exposure
+from jaxpho.data.fitsread import BadExposure, FitsFile
+from jaxpho.data.masks import bad_pixels, region_mask
+from jaxpho.data.options import ImageOptions
+from jaxpho.data.plan import ImagePlan, as_selector, locate, plan_images, science_ext
+from jaxpho.data.skyread import nuisance_of, subtract_sky
+from jaxpho.data.units import calibration, number_or_key
+from jaxpho.data.wcs import build_wcs, pixel_area, read_gwcs
+from jaxpho.errors import InputError
+
+log = logging.getLogger("jaxpho.ingest")
+
+
+class Skipped(NamedTuple):
+    """An exposure that was left out, and why."""
+
+    name: str
+    band: str
+    path: Path
+    reason: str
+
+
+@dataclass
+class ImageSet:
+    """What `read_images` returns."""
+
+    exposures: list[Exposure]
+    skipped: list[Skipped] = field(default_factory=list)
+    unit: str = "nJy"
+
+
+def read_exposures(
+    options: Sequence[ImageOptions], base_dir, bands: Sequence[str], **kwargs
+) -> list[Exposure]:
+    """The exposures of `read_images`; those left out are in the log only."""
+    return read_images(options, base_dir, bands, **kwargs).exposures
+
+
+def read_images(
+    options: Sequence[ImageOptions],
+    base_dir,
+    bands: Sequence[str],
+    unit: str = "auto",
+    require_psf: bool = False,
+    allow_mixed_units: bool = False,
+) -> ImageSet:
+    """Read every exposure that the configuration names.
+
+    Parameters
+    ----------
+    options : entries of `images`.
+    base_dir : folder of relative paths.
+    bands : bands of the run.
+    unit : "nJy": an image that cannot be calibrated is an error; "image": keep the images' own
+        units; "auto": nJy where the header or a zero point allow.
+    require_psf : an image without PSF is an error.
+    allow_mixed_units : bands may differ in unit (never the exposures of one band).
+
+    Returns
+    -------
+    ImageSet : exposures sorted by band; `skipped` ones were bad in a good run.
+
+    Raises
+    ------
+    InputError
+        One sentence naming the file and what is wrong: see `plan_images` and `read_one`; also
+        for mixed units and for bands of which no exposure is left.
+    """
+    plans = plan_images(options, base_dir, bands, require_psf)
+    exposures, skipped = [], []
+    for plan in plans:
+        try:
+            if plan.problem:
+                raise BadExposure(plan.problem)
+            exposures.append(read_one(plan, keep_unit=unit == "image"))
+        except BadExposure as error:
+            if plan.options.on_bad_exposure == "stop":
+                raise
+            skipped.append(Skipped(plan.name, plan.band, plan.path, str(error)))
+            log.warning("exposure %s (band %s) is left out: %s", plan.name, plan.band, error)
+    for band in bands:
+        if not any(e.band == band for e in exposures):
+            reason = next((s.reason for s in skipped if s.band in (band, "")), "none was found")
+            raise InputError(f"band {band} has no usable exposure: {reason}")
+    common = _check_units(exposures, unit, allow_mixed_units)
+    return ImageSet(exposures, skipped, common)
+
+
+def _check_units(exposures: list[Exposure], unit: str, allow_mixed: bool) -> str:
+    first = exposures[0]
+    if unit == "nJy":
+        for e in exposures:
+            if e.unit != "nJy":
+                raise InputError(
+                    f"{e.notes['path']}: cannot be calibrated to nJy ({e.notes['unit_from']}); "
+                    "give zero_point or unit, or set the run's unit: image"
+                )
+    by_band: dict[str, Exposure] = {}
+    for e in exposures:
+        other = by_band.setdefault(e.band, e)
+        reference = other if allow_mixed else first
+        if e.unit != reference.unit:
+            raise InputError(
+                f"exposures mix units: {reference.name} (band {reference.band}) is in "
+                f"{reference.unit}, {e.name} (band {e.band}) in {e.unit} "
+                f"({e.notes['unit_from']}); give every image a zero point, or unit: image"
+            )
+    return first.unit
+
+
+def read_one(plan: ImagePlan, keep_unit: bool = False) -> Exposure:
+    """Read one planned exposure.
+
+    Parameters
+    ----------
+    plan : from `plan_images`.
+    keep_unit : no conversion to nJy.
+
+    Returns
+    -------
+    Exposure : pixels in float32; `ierr` is 0 where masked, not finite or without a valid error.
+
+    Raises
+    ------
+    InputError
+        Missing extension, shapes that differ, no valid error at all, no WCS.
+    BadExposure
+        Every pixel is masked or not finite, or the data are damaged.
+    """
+    o, where, notes = plan.options, plan.where, dict(plan.notes, path=str(plan.path))
+    with FitsFile(plan.path) as f:
+        index = f.index(science_ext(o, plan.fields, where))
+        raw, header = f.image(index), f.header(index)
+        if not np.issubdtype(raw.dtype, np.number):
+            raise InputError(f"{where}: extension {index} is not numeric")
+        data = raw.astype(np.float64)
+        good, notes["mask_from"] = _good_pixels(plan, f, index, data)
+        variance, notes["error_from"] = _variance(plan, f, index, data, good)
+        offsets = tuple(
+            number_or_key(v, {}, plan.row, f"{where}: wcs.{n}") or 0.0
+            for n, v in (("offset_ra", o.wcs.offset_ra), ("offset_dec", o.wcs.offset_dec))
+        )
+        wcs, notes["wcs_from"] = _wcs(plan, f, index, data.shape, offsets)
+    usable = good & np.isfinite(variance) & (variance > 0)
+    if not usable.any():
+        raise BadExposure(f"{where}: every pixel is masked or not finite ({notes['mask_from']})")
+    level, notes["sky_from"] = subtract_sky(plan, header, data, usable)
+    data = np.where(np.isfinite(data), data, 0.0) - level
+    if o.shot_noise is not None:
+        variance = variance + np.abs(data) / _electrons(plan, header)
+        notes["error_from"] += " + shot noise of the sources"
+    factor, unit, notes["unit_from"] = _calibrate(plan, header, wcs, data.shape, keep_unit)
+    ierr = np.zeros(data.shape, np.float32)
+    ierr[usable] = 1.0 / (np.sqrt(variance[usable]) * factor * o.error_scale)
+    # the masked pixels of pictures would otherwise carry infinities
+    data = np.where(np.abs(data) < 1e30, data * factor, 0.0).astype(np.float32)
+    if not np.isfinite(ierr).all():
+        ierr[~np.isfinite(ierr)] = 0.0
+    if o.error_scale != 1.0:
+        notes["error_from"] += f", times {o.error_scale:g}"
+    exposure = Exposure(plan.name, plan.band, data, ierr, wcs, unit, header)
+    exposure.psf, exposure.notes = plan.psf, notes
+    exposure.nuisance = nuisance_of(plan, exposure, factor)
+    log.info(
+        "%s: band %s, %d x %d pixels (%d usable); unit %s from %s; errors from %s; sky: %s; %s",
+        plan.name, plan.band, data.shape[1], data.shape[0], int((ierr > 0).sum()), unit,
+        notes["unit_from"], notes["error_from"], notes["sky_from"], notes["wcs_from"],
+    )  # fmt: skip
+    return exposure
+
+
+def _array(plan: ImagePlan, f: FitsFile, index: int, kind: str, shape, plain=()):
+    """An array beside the science image (error, mask ...): (array, header, label) or None."""
+    selector = as_selector(getattr(plan.options, kind), plain)
+    if selector is None:
+        return None
+    path, ext = locate(plan, selector, f"{plan.where}: {kind}")
+    if path is None:
+        return None
+    same = path == plan.path
+    if same and ext is None:
+        raise InputError(f"{plan.where}: {kind}: give an extension or a file")
+    other = f if same else FitsFile(path)
+    try:
+        if ext is None and index < len(other.hdus) and other.hdus[index].header.get("NAXIS") == 2:
+            number = index
+        else:
+            number = other.index(ext, selector.optional)
+        if number is None:
+            return None
+        label = f"{path.name}[{other.hdus[number].name or number}]"
+        array, header = other.image(number), other.header(number)
+    finally:
+        if not same:
+            other.__exit__()
+    if array.shape != shape:
+        raise InputError(
+            f"{path}: {kind} has shape {array.shape}, the science image of {plan.path.name} "
+            f"{shape} (ny, nx)"
+        )
+    return array, header, label
+
+
+def _good_pixels(plan: ImagePlan, f: FitsFile, index: int, data):
+    """Pixels that are finite and not masked: [ny, nx] bool, and where the mask came from."""
+    o, where = plan.options, plan.where
+    good = np.isfinite(data)
+    parts = [f"{(~good).sum()} pixels not finite"] if not good.all() else []
+    found = _array(plan, f, index, "mask", data.shape)
+    if found is not None:
+        array, header, label = found
+        bad = bad_pixels(array, header, o.mask_bits, bool(o.mask_good), f"{where}: {label}")
+        parts.append(f"{int((bad & good).sum())} by {label}")
+        good &= ~bad
+    if o.mask_regions:
+        bad = region_mask(o.mask_regions, data.shape, f"{where}: mask_regions")
+        parts.append(f"{int((bad & good).sum())} by mask_regions")
+        good &= ~bad
+    return good, ("masked: " + ", ".join(parts)) if parts else "nothing masked"
+
+
+def _variance(plan: ImagePlan, f: FitsFile, index: int, data, good):
+    """Variance in image units squared, nan where there is none; and where it came from."""
+    o, where = plan.options, plan.where
+    given = [k for k in ("error", "weight", "variance") if getattr(o, k) not in (None, "none")]
+    if len(given) != 1:
+        raise InputError(
+            f"{where}: expected exactly one of error, weight, variance (or error: estimate); "
+            f"found {', '.join(given) or 'none'}"
+        )
+    kind = given[0]
+    if isinstance(o.error, str) and o.error.lower() == "estimate":
+        if not good.any():
+            raise BadExposure(f"{where}: every pixel is masked or not finite")
+        scatter = skymod.blank_statistics(np.where(good, data, 0.0), good).scatter
+        if not scatter > 0:
+            raise InputError(f"{where}: error: estimate: the blank pixels have no scatter")
+        return np.full(data.shape, scatter**2), f"scatter of the blank pixels, {scatter:.4g}"
+    found = _array(plan, f, index, kind, data.shape)
+    if found is None:
+        raise InputError(f"{where}: {kind}: the optional file or extension is missing")
+    array, header, label = found
+    values = array.astype(np.float64)
+    valid = np.isfinite(values) & (values > 0)
+    if not valid.any():
+        finite = values[np.isfinite(values)]
+        span = f"{finite.min():.4g} to {finite.max():.4g}" if finite.size else "not finite"
+        raise InputError(f"{where}: {kind} {label} has no positive value ({span})")
+    lost = int((good & ~valid).sum())
+    if lost:
+        negative = int((good & (values < 0)).sum())
+        log.info("%s: %d pixels have no valid %s (%d negative): masked",
+                 plan.name, lost, kind, negative)  # fmt: skip
+    if kind == "weight" and plan.options.preset == "hst":
+        log.warning("%s: WHT is taken for an inverse variance; drizzle must have been run with "
+                    "final_wht_type IVM or ERR, else give an error map", plan.name)  # fmt: skip
+    variance = np.full(data.shape, np.nan)
+    power = {"error": 2.0, "variance": 1.0, "weight": -1.0}[kind]
+    variance[valid] = values[valid] ** power
+    return variance, f"{kind} {label}" + (f" ({lost} invalid)" if lost else "")
+
+
+def _wcs(plan: ImagePlan, f: FitsFile, index: int, shape, offsets):
+    o, where = plan.options.wcs, plan.where
+    if o.ext is not None:
+        index = f.index(o.ext)
+    edits = o.header or o.remove or o.pixel_scale or o.repair_pc
+    if o.gwcs and not edits:
+        wcs, note = read_gwcs(f.hdus, offsets)
+        if wcs is not None:
+            return wcs, note
+    else:
+        note = ""
+    wcs, text = build_wcs(f.header(index), o, shape, offsets, fobj=f.hdus, where=where)
+    if note:
+        log.warning("%s: %s", plan.name, note)
+        text = f"{text}; {note}"
+    return wcs, text
+
+
+def _electrons(plan: ImagePlan, header) -> float:
+    """Electrons per image unit, gain x exposure time."""
+    o, where = plan.options.shot_noise, f"{plan.where}: shot_noise"
+    gain = number_or_key(o.gain, header, plan.row, f"{where}.gain")
+    seconds = number_or_key(o.exptime, header, plan.row, f"{where}.exptime")
+    if gain is None and seconds is None:
+        raise InputError(f"{where}: give gain, exptime or both")
+    product = (1.0 if gain is None else gain) * (1.0 if seconds is None else seconds)
+    if not product > 0:
+        raise InputError(f"{where}: gain x exptime is {product}, expected > 0")
+    return product
+
+
+def _calibrate(plan: ImagePlan, header, wcs, shape, keep_unit: bool):
+    if keep_unit:
+        own = str(plan.options.unit or header.get("BUNIT") or "count").strip()
+        return 1.0, own, "the image's own unit, as the run asks"
+    factor, unit, note = calibration(
+        header, plan.options, plan.row, pixel_area(wcs, shape), plan.where
+    )
+    if not (np.isfinite(factor) and factor > 0):
+        raise InputError(f"{plan.where}: {note}: factor {factor} is not a positive number")
+    if unit != "nJy":
+        log.warning("%s: %s (%s)", plan.name, note, unit)
+    return factor, unit, note
