@@ -1,0 +1,297 @@
+"""From the PSFs that a configuration names to mixtures, fitted once and kept in a store.
+
+The only module that imports psfmix, and only when a PSF image or a PSFEx model asks for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxpho.data.exposure import Exposure, PSFInput
+from jaxpho.data.fitsread import FitsFile
+from jaxpho.data.psfex import PSFExModel, read_psfex
+from jaxpho.data.psfstore import PSFModel, list_psf_groups, read_psf_store, write_psf_store
+from jaxpho.data.units import number_or_key
+from jaxpho.data.wcs import world_to_pixel
+from jaxpho.errors import InputError
+
+log = logging.getLogger("jaxpho.prepare")
+
+RECIPE = 1
+"""Part of every cache key; raised when the fit of mixtures changes."""
+NGAUSS = 4
+MAX_POSITIONS = 16
+"""PSFEx models are evaluated at every source up to this number, then on a 4 x 4 grid."""
+POOR_RESIDUAL = 0.10
+POOR_ENCIRCLED = 0.05
+"""Sources of an exposure whose mixture is worse than this are flagged bad_psf."""
+
+
+@dataclass(frozen=True)
+class NearestPSFModel(PSFModel):
+    """A PSF that takes the mixture of the nearest detector location, as forcepho does."""
+
+    def at(self, x=0.0, y=0.0, method="nearest"):
+        """The mixture of the location nearest to a pixel; `method` is ignored."""
+        return super().at(x, y, "nearest")
+
+
+@dataclass
+class PSFQuality:
+    """How well the mixtures of an exposure describe its PSF (worst over the detector)."""
+
+    residual: float = np.nan
+    ee_error: float = np.nan
+
+    @property
+    def poor(self) -> bool:
+        """Whether photometry with this PSF deserves a flag."""
+        return self.residual > POOR_RESIDUAL or self.ee_error > POOR_ENCIRCLED
+
+
+@dataclass
+class _Job:
+    """PSF images of one exposure (or shared by several) and how to fit them."""
+
+    images: list[np.ndarray]
+    locations: np.ndarray | None
+    oversample: float
+    includes_pixel: bool
+    options: object
+    group: str
+    label: str
+
+
+def prepare_psfs(
+    exposures: Sequence[Exposure], peaks: Sequence, cache, quiet: bool = False
+) -> dict[str, PSFQuality]:
+    """Replace the `PSFInput` of every exposure by a `PSFModel`.
+
+    Parameters
+    ----------
+    exposures : changed in place: `psf`, and `notes["psf"]`.
+    peaks : sources, with ra and dec in degrees; PSFEx models are evaluated at them.
+    cache : HDF5 store of fitted mixtures, read and extended. Entries are named by a checksum of
+        the PSF image and the options, so that a changed file or option is fitted anew.
+    quiet : no progress bar.
+
+    Returns
+    -------
+    exposure name -> PSFQuality (NaN for mixtures given by the user)
+
+    Raises
+    ------
+    InputError
+        For an exposure without PSF, or a PSF file that cannot be used.
+    """
+    cache = Path(cache)
+    known = set(list_psf_groups(cache)) if cache.is_file() else set()
+    quality, jobs = {}, {}
+    for exposure in exposures:
+        if isinstance(exposure.psf, PSFModel):
+            quality[exposure.name] = PSFQuality()
+        elif exposure.psf is None:
+            raise InputError(
+                f"exposure {exposure.name} (band {exposure.band}) has no PSF: "
+                "give psf.store, psf.file or psf.psfex in its entry of `images`"
+            )
+        elif exposure.psf.kind == "store":
+            exposure.psf = _read_store(exposure.psf)
+            quality[exposure.name] = PSFQuality()
+        else:
+            jobs[exposure.name] = _make_job(exposure, peaks)
+    wanted = {job.group: job for job in jobs.values() if job.group not in known}
+    if wanted:
+        log.info("fitting PSF mixtures: %d of %d exposures", len(wanted), len(exposures))
+    total = sum(len(job.images) for job in wanted.values())
+    with tqdm(total=total, desc="PSFs", unit="psf", disable=quiet or not total) as bar:
+        for job in wanted.values():
+            model = _fit_job(job, bar)
+            write_psf_store(cache, job.group, model)
+    for exposure in exposures:
+        if exposure.name in jobs:
+            job = jobs[exposure.name]
+            model = read_psf_store(cache, job.group)
+            # bookkeeping of fits must not be turned twice: the angle is applied on reading
+            exposure.psf = rotate_model(model, job.options.rotate)
+            found = PSFQuality(*(float(model.attrs[k]) for k in ("residual", "ee_error")))
+            quality[exposure.name] = found
+            source = "cached" if job.group in known else "fitted"
+            _report(exposure, job, found, source)
+    return quality
+
+
+def _report(exposure: Exposure, job: _Job, found: PSFQuality, source: str) -> None:
+    text = (
+        f"{job.label}: {exposure.psf.ngauss} Gaussians ({source}), residual "
+        f"{100 * found.residual:.2f} % of peak, encircled energy within "
+        f"{100 * found.ee_error:.2f} % at 1-5 px"
+    )
+    exposure.notes["psf"] = text
+    say = log.warning if found.poor else log.info
+    say("%s: PSF %s%s", exposure.name, text, "; more Gaussians may help" if found.poor else "")
+
+
+def _read_store(psf: PSFInput) -> PSFModel:
+    model = read_psf_store(psf.path, psf.group)
+    if psf.options.includes_pixel is not None:
+        model = replace(model, includes_pixel=psf.options.includes_pixel)
+    if psf.options.method == "nearest":
+        fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(PSFModel)}
+        model = NearestPSFModel(**fields)
+    return rotate_model(model, psf.options.rotate)
+
+
+def _make_job(exposure: Exposure, peaks: Sequence) -> _Job:
+    psf: PSFInput = exposure.psf
+    options = psf.options
+    if psf.kind == "psfex":
+        model = _read_psfex(psf)
+        locations = detector_positions(exposure, peaks, constant=model.degree == 0)
+        unit = options.normalize == "unit"
+        images = [model.image(x, y, normalize=unit) for x, y in locations]
+        oversample, default = model.oversample, True
+        locations = locations if len(locations) > 1 else None
+    else:
+        with FitsFile(psf.path) as f:
+            index = f.index(psf.ext)
+            images, header = [np.asarray(f.image(index), float)], f.header(index)
+        locations, oversample = None, psf.oversample
+        if psf.oversample_key is not None:
+            where = f"PSF {psf.path}: oversample"
+            oversample = float(number_or_key(psf.oversample_key, header, None, where))
+        if not oversample > 0:
+            raise InputError(f"PSF {psf.path}: oversample is {oversample}, expected a value > 0")
+        default = oversample == 1.0
+    includes = default if options.includes_pixel is None else options.includes_pixel
+    text = [RECIPE, options.trim, options.center, options.normalize, options.ngauss or NGAUSS]
+    text += [options.signed, includes, f"{oversample:.9g}"]
+    digest = hashlib.sha256(repr(text).encode())
+    for image in images:
+        digest.update(str(image.shape).encode() + np.ascontiguousarray(image, "<f8").tobytes())
+    if locations is not None:
+        digest.update(np.round(locations, 1).tobytes())
+    group = f"{psf.kind}/{digest.hexdigest()[:32]}"
+    return _Job(images, locations, oversample, includes, options, group, psf.path.name)
+
+
+def _read_psfex(psf: PSFInput) -> PSFExModel:
+    chosen = {key.lower(): value for key, value in psf.rows.items()}
+    unknown = sorted(set(chosen) - {"expnum", "ccdname"})
+    if unknown:
+        raise InputError(
+            f"PSFEx file {psf.path}: a row is picked by expnum and ccdname, found '{unknown[0]}'"
+        )
+    return read_psfex(psf.path, psf.ext, **chosen)
+
+
+def detector_positions(exposure: Exposure, peaks: Sequence, constant: bool = False) -> np.ndarray:
+    """Pixels [n, 2] at which a varying PSF is wanted: the sources, or a grid over many.
+
+    A source outside the image takes the nearest pixel inside, because the polynomial of a PSFEx
+    model means nothing beyond the detector.
+    """
+    ny, nx = exposure.data.shape
+    if constant or not len(peaks):
+        return np.array([[(nx - 1) / 2, (ny - 1) / 2]])
+    ra, dec = (np.array([getattr(p, k) for p in peaks], float) for k in ("ra", "dec"))
+    xy = np.clip(world_to_pixel(exposure.wcs, ra, dec), 0, [nx - 1, ny - 1])
+    xy = np.unique(np.round(xy[np.isfinite(xy).all(axis=1)], 1), axis=0)
+    if len(xy) <= MAX_POSITIONS:
+        return xy if len(xy) else np.array([[(nx - 1) / 2, (ny - 1) / 2]])
+    side = int(np.sqrt(MAX_POSITIONS))
+    axes = [np.linspace(xy[:, k].min(), xy[:, k].max(), side) for k in (0, 1)]
+    return np.unique(np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2), axis=0)
+
+
+def _fit_job(job: _Job, bar) -> PSFModel:
+    from psfmix.fit import fit_mixture
+
+    options, fits, start = job.options, [], None
+    for image in job.images:
+        center = psf_center(image, options.center, options.trim)
+        fit = fit_mixture(
+            image,
+            oversample=job.oversample,
+            ngauss=options.ngauss or NGAUSS,
+            signed=options.signed,
+            includes_pixel=job.includes_pixel,
+            normalize=options.normalize,
+            trim=options.trim,
+            center=center,
+            start=start,
+        )
+        # the next position starts here, so that components correspond between positions
+        start = fit.parameters
+        fits.append(fit)
+        bar.update()
+    attrs = {
+        "residual": max(fit.residual for fit in fits),
+        "ee_error": max(fit.ee_error for fit in fits),
+        "source": job.label,
+        "oversample": job.oversample,
+        "center": options.center,
+    }
+    return PSFModel(
+        np.stack([fit.parameters for fit in fits]),
+        job.locations,
+        job.includes_pixel,
+        options.normalize,
+        attrs,
+    )
+
+
+def psf_center(image: np.ndarray, how: str = "peak", trim: int = 0) -> tuple[float, float]:
+    """The pixel (x, y) of a PSF image that is put at a source's position.
+
+    Parameters
+    ----------
+    image : [ny, nx]
+    how : "peak" (centroid in a Gaussian window of the core's own width, iterated), "stamp"
+        (middle of the array) or "centroid" (of all its light).
+    trim : pixels to leave out on every side.
+    """
+    ny, nx = image.shape
+    if how == "stamp":
+        return (nx - 1) / 2, (ny - 1) / 2
+    inner = np.zeros(image.shape, bool)
+    inner[trim : ny - trim, trim : nx - trim] = True
+    light = np.where(inner & np.isfinite(image), image, 0.0)
+    y, x = np.indices(image.shape)
+    if not light.sum() > 0:
+        raise InputError(f"PSF image of {nx} x {ny} pixels sums to {light.sum():.3g}, expected > 0")
+    if how == "centroid":
+        return tuple(float((light * axis).sum() / light.sum()) for axis in (x, y))
+    cy, cx = (float(k) for k in np.unravel_index(np.argmax(light), light.shape))
+    sigma = max(np.sqrt(np.count_nonzero(light > light.max() / 2) / np.pi), 1.0)
+    for _ in range(50):
+        window = light * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * sigma**2))
+        # with a window as wide as the core, a step of twice the shift lands on the centre
+        dx, dy = (float((window * (a - c)).sum() / window.sum()) for a, c in ((x, cx), (y, cy)))
+        cx, cy = cx + 2 * dx, cy + 2 * dy
+        if np.hypot(dx, dy) < 1e-6:
+            break
+    return cx, cy
+
+
+def rotate_model(model: PSFModel, angle: float) -> PSFModel:
+    """A PSF turned counter-clockwise (x towards y) by an angle in degrees."""
+    if angle == 0:
+        return model
+    c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    p = model.parameters
+    x, y, cxx, cyy, cxy = (p[k].astype(float) for k in ("xcr", "ycr", "Cxx", "Cyy", "Cxy"))
+    out = p.copy()
+    out["xcr"], out["ycr"] = c * x - s * y, s * x + c * y
+    out["Cxx"] = c * c * cxx - 2 * c * s * cxy + s * s * cyy
+    out["Cyy"] = s * s * cxx + 2 * c * s * cxy + c * c * cyy
+    out["Cxy"] = c * s * (cxx - cyy) + (c * c - s * s) * cxy
+    return replace(model, parameters=out)
