@@ -30,8 +30,8 @@ LAYERS["jaxpho.report"] = {"jaxpho.superscene"} | LAYERS["jaxpho.superscene"]
 LAYERS["jaxpho.prepare"] = {"jaxpho.report", "psfmix"} | LAYERS["jaxpho.report"]
 LAYERS["jaxpho.example"] = {"jaxpho.schema", "jaxpho.errors"}
 LAYERS["jaxpho.config"] = {"jaxpho.example", "jaxpho.prepare"} | LAYERS["jaxpho.report"]
-# What drives a whole run, above everything else: the command line and its helpers.
-TOP = ("jaxpho.run", "jaxpho.cli", "jaxpho.__main__")
+# What drives a whole run, above everything else: the field, the loop, the command line.
+TOP = ("jaxpho.field", "jaxpho.run", "jaxpho.cli", "jaxpho.__main__")
 for _top in TOP:
     LAYERS[_top] = {"jaxpho.config", *TOP} | LAYERS["jaxpho.config"]
 LAYERS["psfmix"] = {"jaxpho.core", "jaxpho.data.psfstore", "jaxpho.errors"}
@@ -46,7 +46,7 @@ THIRD_PARTY = {
     "h5py": ("jaxpho.data", "jaxpho.output", "jaxpho.report", "jaxpho.superscene"),
     "yaml": ("jaxpho.config", "jaxpho.example", "psfmix"),
     "matplotlib": ("jaxpho.output", "jaxpho.report", "psfmix"),
-    "tqdm": ("jaxpho.run", "jaxpho.cli", "jaxpho.superscene", "psfmix"),
+    "tqdm": ("jaxpho.prepare", "jaxpho.run", "jaxpho.cli", "jaxpho.superscene", "psfmix"),
     "numpyro": ("jaxpho.fit", "psfmix"),
     "sep": ("jaxpho.data",),
     "gwcs": ("jaxpho.data",),
