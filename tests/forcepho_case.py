@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+
 from jaxpho.core.sersic import load_splines
 from jaxpho.data.packing import PSF_FIELDS, Astrometry, build_patch
 from jaxpho.data.tiles import tiles_from_pixels

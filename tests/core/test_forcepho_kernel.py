@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from forcepho_case import forcepho_rows, load_case
+
 from jaxpho.core.likelihood import delta_chi2, plain_delta_chi2
 from jaxpho.core.render import render
 from jaxpho.core.scene import Rows, Scene, row_gaussians
