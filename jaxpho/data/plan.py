@@ -261,7 +261,7 @@ def _plan_one(path, row, options, base, bands, label, require_psf) -> ImagePlan 
     if band is None:
         log.info("%s: its band is not in `bands`, left out", path)
         return None
-    fields |= {"header": header, "band": band}
+    fields |= {"header": header, "band": band, "band_upper": band.upper()}
     name = fill_template(options.name or "{stem}", fields, f"{label}.name")
     plan = ImagePlan(name, band, path, options, fields, row, base, shape=shape)
     for kind in ("error", "weight", "variance", "mask"):
