@@ -35,7 +35,7 @@ class SourceOptions:
     sersic_mixture: str = option(
         "k12",
         "Gaussian mixture of the Sersic profile: more components are more exact and slower; "
-        "auto takes k12, and k16 when an index may exceed 6",
+        "auto: k16 when a source starts with an index above 5, else k12",
         choices=("k8", "k10", "k12", "k16", "auto"),
     )
 
@@ -52,6 +52,11 @@ class PatchOptions:
         2.0, "smallest radius of influence, of point sources too", unit="arcsec", gt=0
     )
     max_radius: float = option(30.0, "largest radius of influence", unit="arcsec", gt=0)
+    pixels: Literal["influence", "all"] = option(
+        "influence",
+        "pixels of a patch: those within the radius of influence of a source, or every pixel of "
+        "every exposure (small cutouts)",
+    )
     neighbours: Literal["fixed", "ignore"] = option(
         "fixed",
         "overlapping sources of another patch are modelled at their latest values, or ignored",
@@ -157,7 +162,14 @@ def read_yaml(path) -> dict:
         raise InputError(f"{path.name}{line}: not valid YAML: {problem}") from None
     if not isinstance(values, dict):
         raise InputError(f"{path.name}: expected a mapping of keys, found {describe(values)}")
-    return values
+    return _unshared(values)
+
+
+def _unshared(value):
+    """A copy in which YAML aliases are separate, so that --set changes one entry only."""
+    if isinstance(value, dict):
+        return {key: _unshared(item) for key, item in value.items()}
+    return [_unshared(item) for item in value] if isinstance(value, list) else value
 
 
 def apply_override(values: dict, assignment: str) -> list[str]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxpho.data.exposure import Exposure, PSFInput
 from jaxpho.data.fitsread import FitsFile
@@ -71,7 +70,10 @@ class _Job:
 
 
 def prepare_psfs(
-    exposures: Sequence[Exposure], peaks: Sequence, cache, quiet: bool = False
+    exposures: Sequence[Exposure],
+    peaks: Sequence,
+    cache,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, PSFQuality]:
     """Replace the `PSFInput` of every exposure by a `PSFModel`.
 
@@ -81,7 +83,7 @@ def prepare_psfs(
     peaks : sources, with ra and dec in degrees; PSFEx models are evaluated at them.
     cache : HDF5 store of fitted mixtures, read and extended. Entries are named by a checksum of
         the PSF image and the options, so that a changed file or option is fitted anew.
-    quiet : no progress bar.
+    progress : called with (mixtures fitted, mixtures to fit).
 
     Returns
     -------
@@ -112,10 +114,15 @@ def prepare_psfs(
     if wanted:
         log.info("fitting PSF mixtures: %d of %d exposures", len(wanted), len(exposures))
     total = sum(len(job.images) for job in wanted.values())
-    with tqdm(total=total, desc="PSFs", unit="psf", disable=quiet or not total) as bar:
-        for job in wanted.values():
-            model = _fit_job(job, bar)
-            write_psf_store(cache, job.group, model)
+    done = 0
+    for job in wanted.values():
+        fits = []
+        for fit in _fit_job(job):
+            fits.append(fit)
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        write_psf_store(cache, job.group, _model_of(job, fits))
     for exposure in exposures:
         if exposure.name in jobs:
             job = jobs[exposure.name]
@@ -212,12 +219,12 @@ def detector_positions(exposure: Exposure, peaks: Sequence, constant: bool = Fal
     return np.unique(np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2), axis=0)
 
 
-def _fit_job(job: _Job, bar) -> PSFModel:
+def _fit_job(job: _Job):
+    """Yield the `MixtureFit` of each image."""
     from psfmix.fit import fit_mixture
 
-    options, fits, start = job.options, [], None
+    options, start = job.options, None
     for image in job.images:
-        center = psf_center(image, options.center, options.trim)
         fit = fit_mixture(
             image,
             oversample=job.oversample,
@@ -226,25 +233,27 @@ def _fit_job(job: _Job, bar) -> PSFModel:
             includes_pixel=job.includes_pixel,
             normalize=options.normalize,
             trim=options.trim,
-            center=center,
+            center=psf_center(image, options.center, options.trim),
             start=start,
         )
         # the next position starts here, so that components correspond between positions
         start = fit.parameters
-        fits.append(fit)
-        bar.update()
+        yield fit
+
+
+def _model_of(job: _Job, fits: list) -> PSFModel:
     attrs = {
         "residual": max(fit.residual for fit in fits),
         "ee_error": max(fit.ee_error for fit in fits),
         "source": job.label,
         "oversample": job.oversample,
-        "center": options.center,
+        "center": job.options.center,
     }
     return PSFModel(
         np.stack([fit.parameters for fit in fits]),
         job.locations,
         job.includes_pixel,
-        options.normalize,
+        job.options.normalize,
         attrs,
     )
 

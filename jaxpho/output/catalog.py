@@ -9,6 +9,7 @@ import numpy as np
 from astropy.table import Column as TableColumn
 from astropy.table import Table
 
+from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.catalog import Peak
 from jaxpho.fit import flags as flag_registry
 from jaxpho.fit.result import PatchResult
@@ -112,9 +113,11 @@ def row_of_peak(peak: Peak, bands, patch: int = -1) -> dict:
             e1, e2 = peak.values[f"e1{suffix}"], peak.values[f"e2{suffix}"]
             row[f"q{suffix}"], row[f"pa{suffix}"] = (float(x) for x in ellipse_from_e(e1, e2))
     for band in bands:
-        parts = {name: value for (name, b), value in peak.flux.items() if b == band}
-        if parts:
-            row[f"flux_{band}"] = float(sum(parts.values()))
+        names = SOURCE_TYPES[peak.type].fluxes
+        parts = [peak.flux.get((name, band)) for name in names]
+        # ("flux", band) is the total of a source whose components have no values of their own
+        total = peak.flux.get(("flux", band)) if None in parts else sum(parts)
+        row[f"flux_{band}"] = np.nan if total is None else float(total)
     row["flux_cov"] = np.full((len(bands), len(bands)), np.nan)
     row.update({"flags": int(peak.flags), "npix": 0, "nexp": 0, "patch": patch})
     row["flag_names"] = ",".join(flag_registry.decode(peak.flags))

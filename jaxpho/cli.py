@@ -1,0 +1,238 @@
+"""The commands `jaxpho` and `jaxpho-fit`: parse, configure, run, exit code.
+
+Heavy imports happen inside functions, after the environment is set, so that --help is fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from jaxpho import __version__
+from jaxpho.errors import InputError
+
+log = logging.getLogger("jaxpho.cli")
+
+WRONG_INPUT, INTERRUPTED = 2, 130
+
+_EPILOG = """\
+exit status: 0 all sources measured; 1 some sources failed (flagged in the catalogue);
+2 wrong input (one sentence says what); 130 interrupted (what was done is kept)
+
+examples:
+  jaxpho-fit --init config.yml        write a commented configuration
+  jaxpho-fit config.yml --dry-run     what would be read and fitted, and how long it takes
+  jaxpho-fit config.yml --set images.0.psf.ngauss=6 --set sample.method=none
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong usage is one sentence on stderr and exit code 2."""
+
+    def error(self, message):
+        self.exit(WRONG_INPUT, f"{self.prog}: {message}\n")
+
+
+def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
+    """The arguments of `jaxpho-fit`."""
+    parser = _Parser(
+        prog=prog,
+        description="Measure positions, shapes, profiles and fluxes of all sources of a list, "
+        "jointly in all exposures: images + PSFs + peaks in, catalogue with errors out.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("config", nargs="?", metavar="CONFIG.yml", help="configuration file")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, dots between nested keys (images.0.psf.ngauss=6, * for all entries)",
+    )
+    parser.add_argument(
+        "--init",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="write a commented example configuration to FILE (or the terminal) and stop",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, write nothing"
+    )
+    parser.add_argument("--output", metavar="DIR", help="run directory, instead of the config's")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the results of an earlier run"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
+    parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
+    parser.add_argument("--version", action="version", version=f"jaxpho {__version__}")
+    return parser
+
+
+def fit_main(argv=None, prog: str = "jaxpho-fit") -> int:
+    """Run `jaxpho-fit`; returns the exit code."""
+    args = fit_parser(prog).parse_args(argv)
+    try:
+        return _fit(args)
+    except InputError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    except KeyboardInterrupt:
+        print(f"{prog}: interrupted; finished patches are kept", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _fit(args) -> int:
+    if args.init is not None:
+        return _init(args.init)
+    if args.config is None:
+        raise InputError("no configuration given; --init FILE writes an example")
+    from jaxpho.config import load_config
+
+    config = load_config(args.config, args.overrides, args.output)
+    folder = Path(config.output)
+    if not args.dry_run:
+        claim(folder, args.overwrite)
+    configure_backend(config.precision, config.threads)
+    terminal = log_to_terminal(args.quiet, args.verbose)
+    try:
+        from jaxpho.core.backend import check_backend
+
+        check_backend()
+        from jaxpho.run import dry_run, run
+
+        if args.dry_run:
+            terminal.setLevel(logging.WARNING)
+            print(dry_run(config))
+            return 0
+        with _LogFile(folder / "run.log"):
+            log.info("jaxpho %s, configuration %s", __version__, args.config)
+            return run(config, quiet=args.quiet or not sys.stderr.isatty())
+    finally:
+        logging.getLogger("jaxpho").removeHandler(terminal)
+
+
+def _init(target: str) -> int:
+    from jaxpho.config import example_config
+
+    text = example_config()
+    if target == "-":
+        print(text, end="")
+        return 0
+    path = Path(target)
+    if path.exists():
+        raise InputError(f"{path} exists; --init does not overwrite files")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: the folder {path.absolute().parent} does not exist")
+    path.write_text(text, encoding="utf-8")
+    print(f"wrote {path}; edit it, then: jaxpho-fit {path} --dry-run")
+    return 0
+
+
+_PRODUCTS = ("catalog.fits", "config.yml", "run.log", "patches/*", "images/*.fits")
+
+
+def claim(folder: Path, overwrite: bool) -> None:
+    """Make sure that a run directory is free; with `overwrite`, delete an earlier run's files.
+
+    Only files that a run writes are deleted; fitted PSF mixtures are kept and used again.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output: {folder} is a file, expected a folder")
+    if not (folder / "catalog.fits").exists() and not (folder / "patches").exists():
+        return
+    if not overwrite:
+        raise InputError(
+            f"output: {folder} holds the results of an earlier run; give --overwrite, or another "
+            "folder with --output"
+        )
+    for pattern in _PRODUCTS:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink()
+
+
+def configure_backend(precision: str, threads: int) -> None:
+    """Floating point and threads of JAX for this process, before its first computation."""
+    if threads > 0:
+        # XLA's CPU client reads these when it starts
+        os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    import jax
+
+    if precision == "float64":
+        jax.config.update("jax_enable_x64", True)
+
+
+class _TerminalHandler(logging.Handler):
+    """Messages on stderr that do not tear the progress bar."""
+
+    def emit(self, record):
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _TerminalFormatter(logging.Formatter):
+    """Information as it is; anything worse begins with its level. Never a traceback."""
+
+    def format(self, record):
+        text = record.getMessage()
+        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
+
+
+def log_to_terminal(quiet: bool = False, verbose: bool = False) -> logging.Handler:
+    """Attach the terminal to the "jaxpho" and "psfmix" loggers; returns the handler."""
+    handler = _TerminalHandler()
+    handler.setFormatter(_TerminalFormatter())
+    handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+    logger = logging.getLogger("jaxpho")
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    logger.addHandler(handler)
+    return handler
+
+
+class _LogFile:
+    """The log of a run: all levels, with time and module, tracebacks included."""
+
+    def __init__(self, path: Path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        self.handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        )
+
+    def __enter__(self):
+        logging.getLogger("jaxpho").addHandler(self.handler)
+
+    def __exit__(self, kind, error, trace):
+        if error is not None:
+            log.debug("the run ended early", exc_info=(kind, error, trace))
+        logging.getLogger("jaxpho").removeHandler(self.handler)
+        self.handler.close()
+
+
+VERBS = {"fit": (fit_main, "measure the sources of images: the same as jaxpho-fit")}
+
+
+def main(argv=None) -> int:
+    """Run `jaxpho VERB ...`; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    lines = [f"  {name:10s} {text}" for name, (_, text) in VERBS.items()]
+    parser = _Parser(
+        prog="jaxpho",
+        description="Forward-modelling photometry and shapes of galaxies.",
+        epilog="verbs:\n" + "\n".join(lines) + "\n\njaxpho VERB --help explains each",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"jaxpho {__version__}")
+    parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB")
+    args = parser.parse_args(argv[:1])
+    command, _ = VERBS[args.verb]
+    return command(argv[1:], prog=f"jaxpho {args.verb}")

@@ -1,0 +1,210 @@
+"""Everything a run knows before it fits: exposures, sources, coverage, patches."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jaxpho.config import Config, PatchOptions
+from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.data.catalog import Peak, read_peaks
+from jaxpho.data.exposure import Exposure
+from jaxpho.data.ingest import ImageSet, read_images
+from jaxpho.data.regions import Region, cut_field
+from jaxpho.data.wcs import pixel_area, world_to_pixel
+from jaxpho.errors import InputError
+from jaxpho.fit import flags
+
+log = logging.getLogger("jaxpho.field")
+
+HALF_COVERED = 0.5
+"""Sources of which less than this fraction is seen in the best exposure get a flag."""
+HIGH_SERSIC = 5.0
+
+
+@dataclass
+class Field:
+    """The input of a run.
+
+    Attributes
+    ----------
+    images : exposures, those left out, flux unit.
+    peaks : every source of the catalogue.
+    radius : [n] radius of influence, arcsec.
+    fraction : [n, E] share of the core of each source on unmasked pixels of each exposure.
+    regions : patches; indices point into `peaks`. Sources without data are in none.
+    mixture : name of the Sersic mixture.
+    """
+
+    images: ImageSet
+    peaks: list[Peak]
+    radius: np.ndarray
+    fraction: np.ndarray
+    regions: list[Region] = field(default_factory=list)
+    mixture: str = "k12"
+
+    @property
+    def exposures(self) -> list[Exposure]:
+        """The usable exposures, sorted by band."""
+        return self.images.exposures
+
+    @property
+    def lost(self) -> list[int]:
+        """Indices of sources without a usable pixel."""
+        return [i for i, row in enumerate(self.fraction) if not (row > 0).any()]
+
+
+def load_field(config: Config) -> Field:
+    """Read exposures and peaks, decide who is covered, cut the field into patches.
+
+    Raises
+    ------
+    InputError
+        For any input that makes the run impossible; see `read_images` and `read_peaks`. Also
+        when every source lies off every image.
+    """
+    images = read_images(
+        config.images, config.root, config.bands, unit=config.unit, require_psf=True
+    )
+    peaks = read_peaks(
+        config.peaks, config.root, config.bands, images.exposures, default_type=config.sources.type
+    )
+    radius = np.array([influence_radius(peak, config.patches) for peak in peaks])
+    fraction = coverage(images.exposures, peaks, radius)
+    found = Field(images, peaks, radius, fraction, mixture=choose_mixture(config, peaks))
+    lost = set(found.lost)
+    if len(lost) == len(peaks):
+        first = peaks[0]
+        raise InputError(
+            f"none of the {len(peaks)} sources lies on an unmasked pixel of any of the "
+            f"{len(images.exposures)} exposures (the first is at ra = {first.ra:.6f}, dec = "
+            f"{first.dec:.6f} deg): is the catalogue that of this field, in degrees?"
+        )
+    for i, peak in enumerate(peaks):
+        peak.flags |= _coverage_flags(fraction[i], bool(images.skipped))
+        if i in lost:
+            log.warning("source %s has no usable pixel in any exposure: not fitted", peak.id)
+    kept = [i for i in range(len(peaks)) if i not in lost]
+    regions = cut_field(
+        [peaks[i].ra for i in kept],
+        [peaks[i].dec for i in kept],
+        radius[kept],
+        config.patches.max_active,
+        [_brightness(peaks[i]) for i in kept],
+    )
+    follow = config.patches.neighbours == "fixed"
+    found.regions = [
+        Region(
+            region.patch_id,
+            [kept[i] for i in region.active],
+            [kept[i] for i in region.fixed] if follow else [],
+        )
+        for region in regions
+    ]
+    split = sum(bool(region.fixed) for region in regions)
+    log.info(
+        "%d sources in %d patches of at most %d%s",
+        len(kept),
+        len(regions),
+        max(len(region.active) for region in regions),
+        f"; {split} of them have neighbours in another patch" if split else "",
+    )
+    return found
+
+
+def _brightness(peak: Peak) -> float:
+    values = [value for value in peak.flux.values() if np.isfinite(value)]
+    return max(values, default=-np.inf)
+
+
+def _coverage_flags(fraction: np.ndarray, skipped: bool) -> int:
+    best = fraction.max(initial=0.0)
+    names = ["bad_exposure"] if skipped else []
+    if best <= 0:
+        names.append("no_data")
+    elif best < HALF_COVERED:
+        names.append("partial_coverage")
+    return flags.encode(names)
+
+
+def size_of(peak: Peak) -> float:
+    """Largest half-light radius along the major axis of a source, arcsec; 0 for a point."""
+    sizes = [0.0]
+    for component in SOURCE_TYPES[peak.type].components:
+        if component.profile != "sersic":
+            continue
+        known = [
+            peak.values.get(name + component.suffix, peak.values.get(name, np.nan))
+            for name in ("rhalf", "q", "e1", "e2")
+        ]
+        rhalf, q, e1, e2 = known
+        if np.isfinite(e1 + e2):
+            e = min(np.hypot(e1, e2), 0.9)
+            q = (1 - e) / (1 + e)
+        q = q if np.isfinite(q) and q > 0 else 1.0
+        sizes.append(rhalf / np.sqrt(q) if np.isfinite(rhalf) else 0.0)
+    return float(max(sizes))
+
+
+def influence_radius(peak: Peak, options: PatchOptions) -> float:
+    """Radius [arcsec] within which a source matters."""
+    wanted = options.radius_factor * size_of(peak)
+    return float(np.clip(wanted, options.min_radius, max(options.max_radius, options.min_radius)))
+
+
+def coverage(exposures, peaks, radius) -> np.ndarray:
+    """Share [n, E] of the core of each source that falls on unmasked pixels.
+
+    The core is the circle of one half-light radius, at least 1.5 pixels, at most the radius of
+    influence. A source beside an image whose core touches it has a small share, not none.
+    """
+    ra, dec = np.array([p.ra for p in peaks]), np.array([p.dec for p in peaks])
+    core = np.array([min(size_of(p), r) for p, r in zip(peaks, radius, strict=True)])
+    out = np.zeros((len(peaks), len(exposures)))
+    for e, exposure in enumerate(exposures):
+        ny, nx = exposure.data.shape
+        scale = np.rad2deg(np.sqrt(pixel_area(exposure.wcs, (ny, nx)))) * 3600.0
+        reach = np.maximum(core / scale, 1.5)
+        for i, (x, y) in enumerate(world_to_pixel(exposure.wcs, ra, dec)):
+            r = reach[i]
+            if not (-r < x < nx - 1 + r and -r < y < ny - 1 + r):  # false for nan as well
+                continue
+            x0, y0 = int(np.floor(x - r)), int(np.floor(y - r))
+            gx, gy = np.meshgrid(np.arange(x0, x0 + 2 * r + 2), np.arange(y0, y0 + 2 * r + 2))
+            inside = np.hypot(gx - x, gy - y) <= r
+            on = inside & (gx >= 0) & (gx < nx) & (gy >= 0) & (gy < ny)
+            good = exposure.ierr[gy[on].astype(int), gx[on].astype(int)] > 0
+            out[i, e] = good.sum() / max(inside.sum(), 1)
+    return out
+
+
+def choose_mixture(config: Config, peaks) -> str:
+    """Name of the Sersic mixture."""
+    name = config.sources.sersic_mixture
+    if name != "auto":
+        return name
+    starts = [v for p in peaks for k, v in p.values.items() if k.startswith("sersic")]
+    name = "k16" if max(starts, default=0.0) > HIGH_SERSIC else "k12"
+    log.info("Sersic mixture %s (auto)", name)
+    return name
+
+
+def n_radii(mixture: str) -> int:
+    """Gaussians of a Sersic mixture by its name: "k12" -> 12."""
+    return int(mixture.removeprefix("k"))
+
+
+def count_parameters(peak: Peak, bands) -> int:
+    """Free parameters of a source."""
+    kind = SOURCE_TYPES[peak.type]
+    groups = {"rhalf": "shape", "sersic": "shape", "e1": "shape", "e2": "shape"}
+    groups |= {"ra": "position", "dec": "position", "flux": "flux"}
+    held = set(peak.fixed)
+    total = 0
+    for name in kind.parameters:
+        base = name.split("_", 1)[0]
+        if held.isdisjoint({name, groups.get(base, name), "all"}):
+            total += len(bands) if base == "flux" else 1
+    return total

@@ -1,0 +1,360 @@
+"""One run: read, prepare PSFs, fit patch after patch, write everything as it comes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from jaxpho import __version__
+from jaxpho.config import Config, dump_config
+from jaxpho.data.catalog import Peak
+from jaxpho.data.pack import pack_patch
+from jaxpho.data.regions import Region
+from jaxpho.errors import InputError
+from jaxpho.field import Field, count_parameters, load_field, n_radii
+from jaxpho.fit import flags
+from jaxpho.fit.driver import fit_patch
+from jaxpho.fit.options import SampleOptions
+from jaxpho.fit.result import PatchResult
+from jaxpho.output.catalog import make_table, row_of_peak, rows_of_patch, write_catalog
+from jaxpho.output.derived import SourceView, sky_position
+from jaxpho.output.files import replacing
+from jaxpho.output.images import ImageAssembler
+from jaxpho.output.residuals import write_residuals
+from jaxpho.output.samples import write_samples
+from jaxpho.prepare import PSFQuality, prepare_psfs
+
+log = logging.getLogger("jaxpho.run")
+
+DONE, SOME_FAILED = 0, 1
+CATALOG = "catalog.fits"
+FAILURES = flags.encode(["failed", "no_data", "nonfinite", "timeout"])
+SAVE_EVERY = 60.0
+"""Seconds between catalogues written during a run."""
+
+
+@dataclass
+class RunState:
+    """What grows during a run: rows by source, the latest values of each source, pictures."""
+
+    config: Config
+    field: Field
+    rows: dict[int, dict] = field(default_factory=dict)
+    latest: dict[int, Peak] = field(default_factory=dict)
+    images: ImageAssembler | None = None
+    saved: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return Path(self.config.output)
+
+    def save_catalog(self) -> None:
+        """Write the catalogue: fitted sources, and the others with their input values."""
+        peaks, bands = self.field.peaks, self.config.bands
+        rows = [self.rows.get(i) or row_of_peak(peak, bands) for i, peak in enumerate(peaks)]
+        meta = {"CREATOR": f"jaxpho {__version__}", "SERSIC": self.field.mixture}
+        meta["SEED"] = self.config.seed
+        table = make_table(rows, bands, self.field.images.unit, meta)
+        write_catalog(self.folder / CATALOG, table)
+        self.saved = time.monotonic()
+
+
+def run(config: Config, quiet: bool = False) -> int:
+    """Carry out a run.
+
+    Parameters
+    ----------
+    config : the configuration; `output` is created.
+    quiet : no progress bar.
+
+    Returns
+    -------
+    0 when every source was fitted, 1 when some were not.
+
+    Raises
+    ------
+    InputError
+        When the input makes the run impossible; nothing has been fitted then.
+    """
+    clock = time.monotonic()
+    found = load_field(config)
+    folder = Path(config.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "config.yml") as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+    cache = config.psf_cache or folder / "psf_mixtures.h5"
+    with tqdm(desc="PSF mixtures", unit="psf", disable=quiet, leave=False) as bar:
+        quality = prepare_psfs(found.exposures, found.peaks, cache, _progress_of(bar))
+    flag_poor_psfs(found, quality)
+    state = RunState(config, found)
+    if config.products.images:
+        state.images = ImageAssembler(found.exposures)
+    schedule = make_schedule(found.regions, config.patches.sweeps)
+    try:
+        with tqdm(schedule, desc="patches", unit="patch", disable=quiet) as bar:
+            for region, last in bar:
+                sources = f"{len(region.active)} source{'s' * (len(region.active) != 1)}"
+                bar.set_postfix_str(f"patch {region.patch_id}, {sources}")
+                run_patch(state, region, last)
+                if time.monotonic() - state.saved > SAVE_EVERY:
+                    state.save_catalog()
+    finally:
+        # also after Ctrl-C: what is done stays
+        state.save_catalog()
+        if state.images is not None:
+            paths = state.images.write(folder / "images")
+            log.info("wrote %d model and residual images", len(paths))
+    return _summary(state, time.monotonic() - clock)
+
+
+def _progress_of(bar):
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return progress
+
+
+def make_schedule(regions: list[Region], sweeps: int) -> list[tuple[Region, bool]]:
+    """(region, whether this is its last fit): patches with neighbours come `sweeps` times."""
+    out = [(region, sweeps == 1 or not region.fixed) for region in regions]
+    for sweep in range(1, sweeps):
+        out += [(region, sweep == sweeps - 1) for region in regions if region.fixed]
+    return out
+
+
+def flag_poor_psfs(found: Field, quality: dict[str, PSFQuality]) -> None:
+    """Flag the sources that a poorly described PSF touches."""
+    for e, exposure in enumerate(found.exposures):
+        if quality[exposure.name].poor:
+            for i in np.flatnonzero(found.fraction[:, e] > 0):
+                found.peaks[i].flags |= flags.bit("bad_psf")
+
+
+def run_patch(state: RunState, region: Region, last: bool) -> None:
+    """Fit one patch and write its products; an error is logged and flagged, never raised."""
+    started = time.monotonic()
+    try:
+        result = fit_region(state, region, sampled=last)
+    except Exception as error:
+        # one bad patch must not end a run of thousands; the traceback goes to the log file
+        names = ", ".join(str(state.field.peaks[i].id) for i in region.active)
+        log.error("patch %d failed (%s): sources %s", region.patch_id, _first_line(error), names)
+        log.debug("traceback of patch %d", region.patch_id, exc_info=True)
+        for i in region.active:
+            peak = state.field.peaks[i]
+            peak.flags |= flags.bit("failed")
+            state.rows[i] = row_of_peak(peak, state.config.bands, region.patch_id)
+        return
+    keep_values(state, region, result)
+    seconds = time.monotonic() - started
+    log.info(
+        "patch %d: %d sources, %d pixels, chi2 = %.1f, %.1f s",
+        region.patch_id,
+        len(region.active),
+        int(np.sum(result.npix)),
+        float(np.sum(result.chi2)),
+        seconds,
+    )
+    if last:
+        write_products(state, region, result)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchResult:
+    """Pack and fit one patch: its active sources, and its neighbours held at their values."""
+    config, found = state.config, state.field
+    active = [found.peaks[i] for i in region.active]
+    held = [state.latest.get(i, found.peaks[i]) for i in region.fixed]
+    held = [replace(p, fixed=frozenset({"all"})) for p in held if _has_flux(p)]
+    peaks = active + held
+    radii = [float(found.radius[i]) for i in region.active] + [0.0] * len(held)
+    packed = pack_patch(
+        found.exposures,
+        peaks,
+        bands=config.bands,
+        radii=None if config.patches.pixels == "all" else radii,
+        n_radii=n_radii(found.mixture),
+        dtype=np.dtype(config.precision),
+    )
+    key = jax.random.fold_in(jax.random.PRNGKey(config.seed), region.patch_id)
+    sample = config.sample if sampled else replace(config.sample, method="none")
+    return _fit(packed, peaks, config, sample, found.mixture, key, region)
+
+
+def _fit(packed, peaks, config, sample: SampleOptions, mixture, key, region) -> PatchResult:
+    common = {"mixture": mixture, "key": key, "patch_id": region.patch_id}
+    try:
+        return fit_patch(packed, peaks, config.fit, sample, **common)
+    except (ArithmeticError, ValueError, RuntimeError) as error:
+        if sample.method == "none" or isinstance(error, InputError):
+            raise
+        log.warning(
+            "patch %d: sampling failed (%s), Laplace errors instead",
+            region.patch_id,
+            _first_line(error),
+        )
+        log.debug("traceback of patch %d", region.patch_id, exc_info=True)
+        result = fit_patch(packed, peaks, config.fit, replace(sample, method="none"), **common)
+        result.flags = np.asarray(result.flags) | flags.bit("low_ess")
+        return result
+
+
+def _has_flux(peak: Peak) -> bool:
+    return any(np.isfinite(value) and value != 0 for value in peak.flux.values())
+
+
+def keep_values(state: RunState, region: Region, result: PatchResult) -> None:
+    """Rows of the active sources, and their values for the patches next door."""
+    for s, i in enumerate(region.active):
+        peak = state.field.peaks[i]
+        result.flags[s] |= peak.flags
+        state.latest[i] = fitted_peak(peak, result, s)
+    rows = rows_of_patch(result)
+    for s, i in enumerate(region.active):
+        state.rows[i] = rows[s]
+
+
+def fitted_peak(peak: Peak, result: PatchResult, s: int) -> Peak:
+    """The peak with the values of a fit."""
+    view = SourceView(result, s)
+    ra, dec = sky_position(result.reference, view.value("ra"), view.value("dec"))
+    values, flux = dict(peak.values), dict(peak.flux)
+    for name in view.names:
+        if name in view.flux_names():
+            flux.update({(name, band): view.value(name, band) for band in result.bands})
+        elif name not in ("ra", "dec"):
+            values[name] = view.value(name)
+    return replace(peak, ra=float(ra), dec=float(dec), values=values, flux=flux)
+
+
+def write_products(state: RunState, region: Region, result: PatchResult) -> None:
+    """Files of one patch. A failure to write a picture is logged; it costs no photometry."""
+    products, folder = state.config.products, state.folder / "patches"
+    stem = f"patch{region.patch_id}"
+    if products.samples:
+        write_samples(folder / f"{stem}_samples.h5", result)
+    if products.residuals:
+        write_residuals(folder / f"{stem}_residuals.h5", result)
+    if state.images is not None:
+        state.images.add(result)
+    if products.plots:
+        wcs = {exposure.name: exposure.wcs for exposure in state.field.exposures}
+        try:
+            from jaxpho.output.plots import write_patch_plot
+
+            write_patch_plot(folder / f"{stem}.png", result, wcs, products.plot_exposures)
+        except (ValueError, ArithmeticError, RuntimeError) as error:
+            log.warning("patch %d: no picture (%s)", region.patch_id, _first_line(error))
+            log.debug("traceback of the picture", exc_info=True)
+
+
+def _summary(state: RunState, seconds: float) -> int:
+    rows = [state.rows.get(i) for i in range(len(state.field.peaks))]
+    masks = [
+        row["flags"] if row else peak.flags
+        for row, peak in zip(rows, state.field.peaks, strict=True)
+    ]
+    bad = sum(bool(mask & FAILURES) for mask in masks)
+    counts = Counter(name for mask in masks for name in flags.decode(mask))
+    text = ", ".join(f"{name} {n}" for name, n in counts.most_common()) or "none"
+    log.info("%d of %d sources measured in %.0f s", len(masks) - bad, len(masks), seconds)
+    log.info("flags: %s", text)
+    for skipped in state.field.images.skipped:
+        log.warning("exposure %s was left out: %s", skipped.name, skipped.reason)
+    log.info("catalogue: %s", state.folder / CATALOG)
+    return SOME_FAILED if bad else DONE
+
+
+EVALUATION_SECONDS = 2e-9
+"""Time of one pixel x Gaussian evaluation with gradient, one CPU core (METHODS of the kernel)."""
+MAP_EVALUATIONS = 60
+GRADIENTS_PER_DRAW = 7
+COMPILE_SECONDS = 20.0
+PSF_SECONDS = 3.0
+
+
+def dry_run(config: Config) -> str:
+    """What a run would do, in words: reads the input, writes nothing.
+
+    Raises
+    ------
+    InputError
+        As `run`.
+    """
+    found = load_field(config)
+    lines = [f"run directory: {config.output}", f"flux unit: {found.images.unit}"]
+    for band in config.bands:
+        members = [e for e in found.exposures if e.band == band]
+        pixels = sum(int((e.ierr > 0).sum()) for e in members)
+        lines.append(f"band {band}: {len(members)} exposures, {pixels} unmasked pixels")
+        for e in members:
+            ny, nx = e.data.shape
+            psf = getattr(getattr(e.psf, "path", None), "name", "mixture")
+            masked = 1 - (e.ierr > 0).mean()
+            lines.append(
+                f"  {e.name}: {nx} x {ny} pixels, {100 * masked:.1f} % masked, unit {e.unit}, "
+                f"PSF {psf}"
+            )
+    lines += [f"left out: {s.name} ({s.reason})" for s in found.images.skipped]
+    kinds = Counter(peak.type for peak in found.peaks)
+    text = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    lines.append(f"sources: {len(found.peaks)} ({text})")
+    lines += [f"  {found.peaks[i].id}: no usable pixel, not fitted" for i in found.lost]
+    seconds, total = _patch_lines(config, found, lines)
+    parameters = sum(count_parameters(peak, config.bands) for peak in found.peaks)
+    lines.append(f"total: {len(found.regions)} patches, {parameters} parameters, {total} pixels")
+    lines.append(f"estimated time: {_duration(seconds)} (on one core, within a factor of 3)")
+    return "\n".join(lines)
+
+
+def _patch_lines(config: Config, found: Field, lines: list[str]) -> tuple[float, int]:
+    from jaxpho.data.pack import select_pixels
+    from jaxpho.data.wcs import local_affine
+
+    sample, total = config.sample, 0
+    jobs = {str(getattr(e.psf, "path", e.name)) for e in found.exposures}
+    seconds = COMPILE_SECONDS + PSF_SECONDS * len(jobs)
+    for region in found.regions:
+        peaks = [found.peaks[i] for i in region.active]
+        ra, dec = np.array([p.ra for p in peaks]), np.array([p.dec for p in peaks])
+        pixels = 0
+        for exposure in found.exposures:
+            use = exposure.ierr > 0
+            if config.patches.pixels != "all":
+                crpix, _, d = local_affine(exposure.wcs, ra, dec)
+                use = use & select_pixels(exposure, crpix, d, found.radius[region.active])
+            pixels += int(use.sum())
+        count = sum(count_parameters(peak, config.bands) for peak in peaks)
+        lines.append(
+            f"  patch {region.patch_id}: {len(region.active)} sources"
+            + (f" + {len(region.fixed)} neighbours" if region.fixed else "")
+            + f", {count} parameters, {pixels} pixels"
+        )
+        calls = MAP_EVALUATIONS
+        if sample.method == "nuts":
+            calls += GRADIENTS_PER_DRAW * sample.num_chains * (
+                sample.num_warmup + sample.num_samples
+            )  # fmt: skip
+        gaussians = 4 * n_radii(found.mixture) * (len(region.active) + len(region.fixed))
+        seconds += calls * pixels * gaussians * EVALUATION_SECONDS
+        total += pixels
+    return seconds, total
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,119 @@
+"""The commands: exit codes, one sentence without traceback, no files where none are due."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from jaxpho import cli
+
+
+def test_help_names_every_option_and_is_light(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.fit_main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--set", "--init", "--dry-run", "--output", "--overwrite", "--version"):
+        assert option in text
+    assert "exit status" in text
+
+
+def test_help_does_not_import_jax():
+    code = (
+        "import sys\nfrom jaxpho.cli import fit_main\n"
+        "try:\n    fit_main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "assert not {'jax', 'astropy', 'matplotlib'} & set(sys.modules), 'heavy imports'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("jaxpho ")
+
+
+def test_the_umbrella_knows_fit(tmp_path, capsys):
+    assert cli.main(["fit", str(tmp_path / "none.yml")]) == 2
+    assert capsys.readouterr().err.startswith("jaxpho fit: ")
+
+
+@pytest.mark.parametrize("argv", [["nonsense"], []])
+def test_wrong_usage_is_exit_2(argv, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(argv)
+    assert caught.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_wrong_input_is_one_sentence_and_exit_2(tmp_path, capsys):
+    path = tmp_path / "config.yml"
+    path.write_text("output: run\nbands: [g]\nimges: []\n")
+    assert cli.fit_main([str(path)]) == 2
+    err = capsys.readouterr().err
+    assert err == (
+        "jaxpho-fit: config.yml: unknown key 'imges' at top level; did you mean 'images'?\n"
+    )
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_configuration_is_exit_2(capsys):
+    assert cli.fit_main([]) == 2
+    assert "--init" in capsys.readouterr().err
+
+
+def test_init_writes_a_file_once(tmp_path, capsys):
+    path = tmp_path / "new.yml"
+    assert cli.fit_main(["--init", str(path)]) == 0
+    text = path.read_text()
+    assert "bands:" in text
+    assert cli.fit_main(["--init", str(path)]) == 2
+    assert path.read_text() == text
+    assert cli.fit_main(["--init", str(tmp_path / "no" / "x.yml")]) == 2
+    capsys.readouterr()
+    assert cli.fit_main(["--init"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path):
+    (tmp_path / "patches").mkdir()
+    keep = [tmp_path / "psf_mixtures.h5", tmp_path / "notes.txt"]
+    gone = [tmp_path / "catalog.fits", tmp_path / "patches" / "patch0_samples.h5"]
+    for path in keep + gone:
+        path.write_text("x")
+    with pytest.raises(cli.InputError, match="--overwrite"):
+        cli.claim(tmp_path, overwrite=False)
+    cli.claim(tmp_path, overwrite=True)
+    assert all(path.exists() for path in keep)
+    assert not any(path.exists() for path in gone)
+    with pytest.raises(cli.InputError, match="is a file"):
+        cli.claim(keep[0], overwrite=True)
+
+
+def test_ctrl_c_is_exit_130(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_fit", interrupted)
+    assert cli.fit_main(["x.yml"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_log_file_keeps_tracebacks_and_the_terminal_does_not(tmp_path, capsys):
+    log = logging.getLogger("jaxpho.test")
+    handler = cli.log_to_terminal()
+    try:
+        with cli._LogFile(tmp_path / "run" / "run.log"):
+            try:
+                raise ValueError("broken patch")
+            except ValueError:
+                log.error("patch 3 failed")
+                log.debug("traceback", exc_info=True)
+    finally:
+        logging.getLogger("jaxpho").removeHandler(handler)
+    err = capsys.readouterr().err
+    assert err == "error: patch 3 failed\n"
+    assert "Traceback" in (tmp_path / "run" / "run.log").read_text()
