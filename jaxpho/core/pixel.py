@@ -7,11 +7,11 @@ order and ``psi`` those up to the order of the pixel term, in coordinates about 
 ============= ===================================================== =====================
 mode          value                                                 error, sigma = .7 px
 ============= ===================================================== =====================
-point         density at the pixel's centre                         .17 of peak
-second_order  density times (1 + Laplacian/24), forcepho's           .021
-covariance    density with covariance S + I/12                      7e-3
-fourth        the same and the fourth cumulant of a square pixel    8.9e-4
-sixth         the same and the sixth cumulant                       7e-5
+point         density at the pixel's centre                         .18 of peak
+second_order  density times (1 + Laplacian/24), forcepho's           .022
+covariance    density with covariance S + I/12                      7.3e-3
+fourth        the same and the fourth cumulant of a square pixel    9.6e-4
+sixth         the same and the sixth cumulant                       7.6e-5
 ============= ===================================================== =====================
 
 A square pixel has variance 1/12 and cumulants k4 = -1/120, k6 = 1/252 along each axis, so with
