@@ -24,7 +24,7 @@ from jaxpho.errors import InputError
 N_MIN, N_MAX = 0.5, 8.0
 """Range of the Sersic index of the mixtures; evaluation holds n at the ends."""
 
-DESIGN_BLUR = {"k8": 1 / 16, "k10": 1 / 32, "k12": 1 / 32, "k16": 1 / 64}
+DESIGN_BLUR = {"k8": 1 / 16, "k10": 1 / 32, "k12": 1 / 64, "k16": 1 / 256}
 """Smallest blur (standard deviation of the PSF over rhalf) a mixture was fitted for, by name."""
 
 
