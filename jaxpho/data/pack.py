@@ -18,15 +18,6 @@ log = logging.getLogger("jaxpho.data.pack")
 N_RADII = {"k8": 8, "k10": 10, "k12": 12, "k16": 16}
 
 
-def tangent_offsets(ra, dec, reference: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets in arcsec (RA times cos of the reference's dec, dec) from a reference, float64."""
-    dra = (np.asarray(ra, float) - reference[0] + 180.0) % 360.0 - 180.0
-    return (
-        dra * np.cos(np.radians(reference[1])) * 3600.0,
-        (np.asarray(dec, float) - reference[1]) * 3600.0,
-    )
-
-
 def select_pixels(
     exposure: Exposure, crpix: np.ndarray, d: np.ndarray, radii: np.ndarray
 ) -> np.ndarray:
@@ -55,7 +46,7 @@ def pack_patch(
     radii: Sequence[float] | None = None,
     n_radii: int = 12,
     psf_method: str = "linear",
-    tiles_per_block: int = 2,
+    tiles_per_block: int = 4,
     pad: bool = True,
     dtype=np.float32,
 ) -> PackedPatch:

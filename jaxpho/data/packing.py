@@ -176,7 +176,7 @@ def build_patch(
     n_radii: int,
     gain: Sequence[float] | None = None,
     pixel_term: Sequence[float] | None = None,
-    tiles_per_block: int = 2,
+    tiles_per_block: int = 4,
     pad: bool = True,
     dtype=np.float32,
 ) -> tuple[Patch, list[slice]]:
