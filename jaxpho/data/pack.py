@@ -37,6 +37,22 @@ def select_pixels(
     return select
 
 
+def _affine(exposure: Exposure, ra: np.ndarray, dec: np.ndarray):
+    """Local affine maps, and which sources the WCS can place at all.
+
+    A source on the other side of a distortion polynomial's or a projection's reach has no finite
+    pixel; it gets the map of the image's middle and no flux there.
+    """
+    crpix, cw, d = local_affine(exposure.wcs, ra, dec)
+    visible = np.isfinite(crpix).all(-1) & np.isfinite(d).all((-1, -2))
+    if not visible.all():
+        ny, nx = exposure.data.shape
+        middle = exposure.wcs.pixel_to_world_values((nx - 1) / 2, (ny - 1) / 2)
+        crpix0, cw0, d0 = local_affine(exposure.wcs, *(np.atleast_1d(v) for v in middle))
+        crpix[~visible], cw[~visible], d[~visible] = crpix0[0], cw0[0], d0[0]
+    return crpix, cw, d, visible
+
+
 def pack_patch(
     exposures: Sequence[Exposure],
     peaks: Sequence,
@@ -89,10 +105,11 @@ def pack_patch(
     kept, tiles, affine, psf = [], [], [], []
     ordered = sorted(exposures, key=lambda e: list(bands).index(e.band))
     for exposure in ordered:
-        crpix, cw, d = local_affine(exposure.wcs, ra, dec)
+        crpix, cw, d, visible = _affine(exposure, ra, dec)
         select = None
         if radii is not None:
-            select = select_pixels(exposure, crpix, d, np.asarray(radii, float))
+            reach = np.where(visible, np.asarray(radii, float), 0.0)
+            select = select_pixels(exposure, crpix, d, reach)
         cut = cut_tiles(exposure.data, exposure.ierr, select)
         if len(cut.x0) == 0:
             log.debug("%s: no usable pixel in this patch", exposure.name)
@@ -101,6 +118,8 @@ def pack_patch(
         tiles.append(cut)
         affine.append((crpix, cw, d))
         psf.append([exposure.psf.at(x, y, psf_method) for x, y in crpix])
+        for parameters, seen in zip(psf[-1], visible, strict=True):
+            parameters["amp"] *= seen
     if not kept:
         raise InputError(
             f"no exposure has an unmasked pixel near ra = {reference[0]:.6f}, "
