@@ -6,13 +6,14 @@ Heavy imports happen inside functions, after the environment is set, so that --h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
 from pathlib import Path
 
-from jaxpho import __version__
 from jaxpho.errors import InputError
+from jaxpho.run.version import version
 
 log = logging.getLogger("jaxpho.cli")
 
@@ -70,7 +71,7 @@ def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
-    parser.add_argument("--version", action="version", version=f"jaxpho {__version__}")
+    parser.add_argument("--version", action="version", version=f"jaxpho {version()}")
     return parser
 
 
@@ -104,14 +105,16 @@ def _fit(args) -> int:
         from jaxpho.core.backend import check_backend
 
         check_backend()
-        from jaxpho.run import dry_run, run
-
         if args.dry_run:
+            from jaxpho.run.estimate import dry_run
+
             terminal.setLevel(logging.WARNING)
             print(dry_run(config))
             return 0
+        from jaxpho.run.patches import run
+
         with _LogFile(folder / "run.log"):
-            log.info("jaxpho %s, configuration %s", __version__, args.config)
+            log.info("jaxpho %s, configuration %s", version(), args.config)
             return run(config, quiet=args.quiet or not sys.stderr.isatty())
     finally:
         logging.getLogger("jaxpho").removeHandler(terminal)
@@ -202,8 +205,14 @@ class _LogFile:
     """The log of a run: all levels, with time and module, tracebacks included."""
 
     def __init__(self, path: Path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"output: {path.parent} cannot be written ({error.strerror})"
+            ) from None
         self.handler.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
         )
@@ -216,6 +225,10 @@ class _LogFile:
             log.debug("the run ended early", exc_info=(kind, error, trace))
         logging.getLogger("jaxpho").removeHandler(self.handler)
         self.handler.close()
+        if isinstance(error, InputError):  # nothing was done: leave nothing behind
+            self.path.unlink()
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
 
 
 VERBS = {"fit": (fit_main, "measure the sources of images: the same as jaxpho-fit")}
@@ -231,7 +244,7 @@ def main(argv=None) -> int:
         epilog="verbs:\n" + "\n".join(lines) + "\n\njaxpho VERB --help explains each",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"jaxpho {__version__}")
+    parser.add_argument("--version", action="version", version=f"jaxpho {version()}")
     parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB")
     args = parser.parse_args(argv[:1])
     command, _ = VERBS[args.verb]

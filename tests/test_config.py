@@ -151,7 +151,7 @@ def test_files_that_are_not_a_configuration(tmp_path):
 
 def test_environment_variables_in_paths(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXPHO_DATA", "/somewhere")
-    config = load_config(write(tmp_path, GOOD.replace("peaks.fits", "${JAXPHO_DATA}/p.fits")))
+    config = load_config(write(tmp_path, GOOD.replace("peaks.fits", "'${JAXPHO_DATA}/p.fits'")))
     assert config.peaks.file == "/somewhere/p.fits"
 
 
@@ -203,9 +203,7 @@ def test_the_example_loads_and_names_every_key(tmp_path):
     # with every optional key uncommented it is still YAML, and every key is a known one
     everything = yaml.safe_load(re.sub(r"(?m)^#(?!#)", "", text))
     assert set(everything) == set(Config.__dataclass_fields__)
-    with pytest.raises(InputError) as caught:
-        build(Config, everything, Context("example"))
-    assert "unknown key" not in str(caught.value)
+    assert build(Config, everything, Context("example")).seed == config.seed
 
 
 def test_defaults_in_the_example_are_the_defaults(tmp_path):

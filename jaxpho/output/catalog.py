@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
+from astropy.io import fits
 from astropy.table import Column as TableColumn
 from astropy.table import Table
 
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.catalog import Peak
+from jaxpho.errors import InputError
 from jaxpho.fit import flags as flag_registry
 from jaxpho.fit.result import PatchResult
 from jaxpho.output import columns as registry
@@ -175,11 +178,30 @@ def _unit(text: str, squared: bool = False):
 
 
 def write_catalog(path, table: Table) -> None:
-    """Write the table as FITS with units (TUNIT) and meanings (TCOMM), atomically."""
+    """Write the table as FITS with units (TUNIT) and meanings (TCOMM), atomically.
+
+    Units are written as text, because astropy drops those outside the FITS standard, such as
+    electron/s.
+    """
+    bare = Table({name: np.asarray(table[name]) for name in table.colnames})
+    hdu = fits.table_to_hdu(bare)
+    hdu.name = "CATALOG"
+    for i, name in enumerate(table.colnames, start=1):
+        if table[name].unit is not None:
+            hdu.header[f"TUNIT{i}"] = table[name].unit.to_string()
+        hdu.header[f"TCOMM{i}"] = table[name].description
+    hdu.header.update(table.meta)
     with replacing(path) as temporary:
-        table.write(temporary, format="fits", overwrite=True)
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(temporary, overwrite=True)
 
 
 def read_catalog(path) -> Table:
     """Read a catalogue written by `write_catalog`."""
-    return Table.read(path, format="fits")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such catalogue")
+    table = Table.read(path, format="fits", unit_parse_strict="silent")
+    header = fits.getheader(path, 1)
+    for i, name in enumerate(table.colnames, start=1):
+        table[name].description = header.get(f"TCOMM{i}")
+        table.meta.pop(f"TCOMM{i}", None)
+    return table

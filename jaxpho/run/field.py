@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from jaxpho.config import Config, PatchOptions
 from jaxpho.core.sources import SOURCE_TYPES
-from jaxpho.data.catalog import Peak, read_peaks
+from jaxpho.data.catalog import Peak, read_catalog
+from jaxpho.data.detect import detect_peaks
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.ingest import ImageSet, read_images
+from jaxpho.data.moments import fill_starts
 from jaxpho.data.regions import Region, cut_field
 from jaxpho.data.wcs import pixel_area, world_to_pixel
 from jaxpho.errors import InputError
@@ -56,32 +59,33 @@ class Field:
         return [i for i, row in enumerate(self.fraction) if not (row > 0).any()]
 
 
-def load_field(config: Config) -> Field:
+def load_field(config: Config, prepare: Callable[[list, list], None] | None = None) -> Field:
     """Read exposures and peaks, decide who is covered, cut the field into patches.
+
+    Parameters
+    ----------
+    config : Config
+    prepare : called with (exposures, peaks) once positions are known, to turn PSFs into
+        mixtures; starting sizes are then corrected for the PSF. A dry run goes without.
 
     Raises
     ------
     InputError
-        For any input that makes the run impossible; see `read_images` and `read_peaks`. Also
+        For any input that makes the run impossible; see `read_images` and `read_catalog`. Also
         when every source lies off every image.
     """
     images = read_images(
         config.images, config.root, config.bands, unit=config.unit, require_psf=True
     )
-    peaks = read_peaks(
-        config.peaks, config.root, config.bands, images.exposures, default_type=config.sources.type
-    )
+    peaks = read_positions(config, images)
+    _refuse_foreign_catalogue(images.exposures, peaks, config.patches)
+    if prepare is not None:
+        prepare(images.exposures, peaks)
+    peaks = fill_starts(images.exposures, peaks, config.bands)
     radius = np.array([influence_radius(peak, config.patches) for peak in peaks])
     fraction = coverage(images.exposures, peaks, radius)
     found = Field(images, peaks, radius, fraction, mixture=choose_mixture(config, peaks))
     lost = set(found.lost)
-    if len(lost) == len(peaks):
-        first = peaks[0]
-        raise InputError(
-            f"none of the {len(peaks)} sources lies on an unmasked pixel of any of the "
-            f"{len(images.exposures)} exposures (the first is at ra = {first.ra:.6f}, dec = "
-            f"{first.dec:.6f} deg): is the catalogue that of this field, in degrees?"
-        )
     for i, peak in enumerate(peaks):
         peak.flags |= _coverage_flags(fraction[i], bool(images.skipped))
         if i in lost:
@@ -112,6 +116,29 @@ def load_field(config: Config) -> Field:
         f"; {split} of them have neighbours in another patch" if split else "",
     )
     return found
+
+
+def read_positions(config: Config, images: ImageSet) -> list[Peak]:
+    """The sources, from the catalogue or detected; sizes and fluxes may still be unknown."""
+    options = config.peaks
+    if not options.detect:
+        return read_catalog(options, config.bands, images.unit, config.sources.type)
+    if options.file is not None or options.positions is not None:
+        raise InputError("peaks: `detect: true` excludes `file` and `positions`")
+    default_type = options.type or config.sources.type
+    return detect_peaks(images.exposures, options.detection, default_type)
+
+
+def _refuse_foreign_catalogue(exposures, peaks, options: PatchOptions) -> None:
+    """Raise when no source lies on any image, before any work."""
+    radius = np.array([influence_radius(peak, options) for peak in peaks])
+    if not (coverage(exposures, peaks, radius) > 0).any():
+        first = peaks[0]
+        raise InputError(
+            f"none of the {len(peaks)} sources lies on an unmasked pixel of any of the "
+            f"{len(exposures)} exposures (the first is at ra = {first.ra:.6f}, dec = "
+            f"{first.dec:.6f} deg): is the catalogue that of this field, in degrees?"
+        )
 
 
 def _brightness(peak: Peak) -> float:

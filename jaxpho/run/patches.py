@@ -12,13 +12,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxpho import __version__
 from jaxpho.config import Config, dump_config
 from jaxpho.data.catalog import Peak
 from jaxpho.data.pack import pack_patch
 from jaxpho.data.regions import Region
 from jaxpho.errors import InputError
-from jaxpho.field import Field, count_parameters, load_field, n_radii
 from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
 from jaxpho.fit.options import SampleOptions
@@ -30,6 +28,8 @@ from jaxpho.output.images import ImageAssembler
 from jaxpho.output.residuals import write_residuals
 from jaxpho.output.samples import write_samples
 from jaxpho.prepare import PSFQuality, prepare_psfs
+from jaxpho.run.field import Field, load_field, n_radii
+from jaxpho.run.version import version
 
 log = logging.getLogger("jaxpho.run")
 
@@ -60,7 +60,7 @@ class RunState:
         """Write the catalogue: fitted sources, and the others with their input values."""
         peaks, bands = self.field.peaks, self.config.bands
         rows = [self.rows.get(i) or row_of_peak(peak, bands) for i, peak in enumerate(peaks)]
-        meta = {"CREATOR": f"jaxpho {__version__}", "SERSIC": self.field.mixture}
+        meta = {"CREATOR": f"jaxpho {version()}", "SERSIC": self.field.mixture}
         meta["SEED"] = self.config.seed
         table = make_table(rows, bands, self.field.images.unit, meta)
         write_catalog(self.folder / CATALOG, table)
@@ -85,14 +85,18 @@ def run(config: Config, quiet: bool = False) -> int:
         When the input makes the run impossible; nothing has been fitted then.
     """
     clock = time.monotonic()
-    found = load_field(config)
     folder = Path(config.output)
+    quality: dict[str, PSFQuality] = {}
+
+    def prepare(exposures, peaks):
+        cache = config.psf_cache or folder / "psf_mixtures.h5"
+        with tqdm(desc="PSF mixtures", unit="psf", disable=quiet, leave=False) as bar:
+            quality.update(prepare_psfs(exposures, peaks, cache, _progress_of(bar)))
+
+    found = load_field(config, prepare)
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "config.yml") as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
-    cache = config.psf_cache or folder / "psf_mixtures.h5"
-    with tqdm(desc="PSF mixtures", unit="psf", disable=quiet, leave=False) as bar:
-        quality = prepare_psfs(found.exposures, found.peaks, cache, _progress_of(bar))
     flag_poor_psfs(found, quality)
     state = RunState(config, found)
     if config.products.images:
@@ -276,85 +280,3 @@ def _summary(state: RunState, seconds: float) -> int:
         log.warning("exposure %s was left out: %s", skipped.name, skipped.reason)
     log.info("catalogue: %s", state.folder / CATALOG)
     return SOME_FAILED if bad else DONE
-
-
-EVALUATION_SECONDS = 2e-9
-"""Time of one pixel x Gaussian evaluation with gradient, one CPU core (METHODS of the kernel)."""
-MAP_EVALUATIONS = 60
-GRADIENTS_PER_DRAW = 7
-COMPILE_SECONDS = 20.0
-PSF_SECONDS = 3.0
-
-
-def dry_run(config: Config) -> str:
-    """What a run would do, in words: reads the input, writes nothing.
-
-    Raises
-    ------
-    InputError
-        As `run`.
-    """
-    found = load_field(config)
-    lines = [f"run directory: {config.output}", f"flux unit: {found.images.unit}"]
-    for band in config.bands:
-        members = [e for e in found.exposures if e.band == band]
-        pixels = sum(int((e.ierr > 0).sum()) for e in members)
-        lines.append(f"band {band}: {len(members)} exposures, {pixels} unmasked pixels")
-        for e in members:
-            ny, nx = e.data.shape
-            psf = getattr(getattr(e.psf, "path", None), "name", "mixture")
-            masked = 1 - (e.ierr > 0).mean()
-            lines.append(
-                f"  {e.name}: {nx} x {ny} pixels, {100 * masked:.1f} % masked, unit {e.unit}, "
-                f"PSF {psf}"
-            )
-    lines += [f"left out: {s.name} ({s.reason})" for s in found.images.skipped]
-    kinds = Counter(peak.type for peak in found.peaks)
-    text = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
-    lines.append(f"sources: {len(found.peaks)} ({text})")
-    lines += [f"  {found.peaks[i].id}: no usable pixel, not fitted" for i in found.lost]
-    seconds, total = _patch_lines(config, found, lines)
-    parameters = sum(count_parameters(peak, config.bands) for peak in found.peaks)
-    lines.append(f"total: {len(found.regions)} patches, {parameters} parameters, {total} pixels")
-    lines.append(f"estimated time: {_duration(seconds)} (on one core, within a factor of 3)")
-    return "\n".join(lines)
-
-
-def _patch_lines(config: Config, found: Field, lines: list[str]) -> tuple[float, int]:
-    from jaxpho.data.pack import select_pixels
-    from jaxpho.data.wcs import local_affine
-
-    sample, total = config.sample, 0
-    jobs = {str(getattr(e.psf, "path", e.name)) for e in found.exposures}
-    seconds = COMPILE_SECONDS + PSF_SECONDS * len(jobs)
-    for region in found.regions:
-        peaks = [found.peaks[i] for i in region.active]
-        ra, dec = np.array([p.ra for p in peaks]), np.array([p.dec for p in peaks])
-        pixels = 0
-        for exposure in found.exposures:
-            use = exposure.ierr > 0
-            if config.patches.pixels != "all":
-                crpix, _, d = local_affine(exposure.wcs, ra, dec)
-                use = use & select_pixels(exposure, crpix, d, found.radius[region.active])
-            pixels += int(use.sum())
-        count = sum(count_parameters(peak, config.bands) for peak in peaks)
-        lines.append(
-            f"  patch {region.patch_id}: {len(region.active)} sources"
-            + (f" + {len(region.fixed)} neighbours" if region.fixed else "")
-            + f", {count} parameters, {pixels} pixels"
-        )
-        calls = MAP_EVALUATIONS
-        if sample.method == "nuts":
-            calls += GRADIENTS_PER_DRAW * sample.num_chains * (
-                sample.num_warmup + sample.num_samples
-            )  # fmt: skip
-        gaussians = 4 * n_radii(found.mixture) * (len(region.active) + len(region.fixed))
-        seconds += calls * pixels * gaussians * EVALUATION_SECONDS
-        total += pixels
-    return seconds, total
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
