@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyWarning
 
 from jaxpho.errors import InputError
 
@@ -40,13 +39,17 @@ class FitsFile:
             self.hdus = fits.HDUList([fits.PrimaryHDU(array)])
             return
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", VerifyWarning)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
                 self.hdus = fits.open(self.path, memmap=False)
                 len(self.hdus)  # reads all headers
         except (OSError, EOFError, ValueError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise BadExposure(f"{self.path}: not a readable FITS file ({reason})") from None
+        # astropy only warns of a file that ends too early, and then lacks its last extensions
+        if any("truncated" in str(w.message) for w in caught):
+            self.hdus.close()
+            raise BadExposure(f"{self.path}: the file is truncated")
 
     def __enter__(self):
         return self

@@ -108,6 +108,9 @@ def _check_units(exposures: list[Exposure], unit: str, allow_mixed: bool) -> str
                     f"{e.notes['path']}: cannot be calibrated to nJy ({e.notes['unit_from']}); "
                     "give zero_point or unit, or set the run's unit: image"
                 )
+    advice = "give every image a zero point, or set the run's unit: image"
+    if unit == "image":
+        advice = "images in their own units must agree; calibrate them with zero points"
     by_band: dict[str, Exposure] = {}
     for e in exposures:
         other = by_band.setdefault(e.band, e)
@@ -116,7 +119,7 @@ def _check_units(exposures: list[Exposure], unit: str, allow_mixed: bool) -> str
             raise InputError(
                 f"exposures mix units: {reference.name} (band {reference.band}) is in "
                 f"{reference.unit}, {e.name} (band {e.band}) in {e.unit} "
-                f"({e.notes['unit_from']}); give every image a zero point, or unit: image"
+                f"({e.notes['unit_from']}); {advice}"
             )
     return first.unit
 
