@@ -12,7 +12,7 @@ from scipy.ndimage import map_coordinates
 
 from jaxpho.data.catalog import Peak, read_catalog
 from jaxpho.data.exposure import Exposure
-from jaxpho.data.moments import fill_starts
+from jaxpho.data.moments import fill_starts, significance
 from jaxpho.data.options import CatalogOptions, DetectOptions, WCSOptions
 from jaxpho.data.wcs import build_wcs, pixel_area
 from jaxpho.errors import InputError
@@ -176,13 +176,35 @@ def detect_peaks(
     found = found[np.argsort(-found["flux"])]
     ra, dec = wcs.pixel_to_world_values(found["x"], found["y"])
     peaks = [
-        Peak(i + 1, default_type, float(a) % 360.0, float(d))
-        for i, (a, d) in enumerate(zip(ra, dec, strict=True))
+        Peak(0, default_type, float(a) % 360.0, float(d)) for a, d in zip(ra, dec, strict=True)
     ]
+    sn = [
+        significance(exposures, p, _covariance(f, wcs, image.shape))
+        for p, f in zip(peaks, found, strict=True)
+    ]
+    keep = np.array(sn) >= options.min_sn
+    peaks, found = [p for p, k in zip(peaks, keep, strict=True) if k], found[keep]
+    if not peaks:
+        raise InputError(
+            f"peaks.detect: nothing has S/N > {options.min_sn:g} (peaks.detection.min_sn)"
+        )
+    for i, peak in enumerate(peaks):
+        peak.id = i + 1
     if options.point_like:
         _mark_points(peaks, found)
-    log.info("%d sources detected above %g sigma", len(peaks), options.threshold)
+    log.info(
+        "%d sources detected above %g sigma per pixel and S/N %g; %d fainter ones dropped",
+        len(peaks), options.threshold, options.min_sn, int((~keep).sum()),
+    )  # fmt: skip
     return peaks
+
+
+def _covariance(row, wcs, shape) -> np.ndarray:
+    """Second moments of a detection on the sky [arcsec^2]; the grid is north-up, East left."""
+    scale2 = pixel_area(wcs, shape) * (180 * 3600 / math.pi) ** 2
+    xx, yy, xy = float(row["x2"]), float(row["y2"]), float(row["xy"])
+    # a pixel's own extent keeps the matrix regular for detections one pixel wide
+    return scale2 * np.array([[xx + 1 / 12, -xy], [-xy, yy + 1 / 12]])
 
 
 def _mark_points(peaks, found):

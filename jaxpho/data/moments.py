@@ -18,7 +18,8 @@ log = logging.getLogger("jaxpho.moments")
 
 MAX_RADIUS = 10.0  # arcsec, of the pixels that are looked at, unless the size is known
 MIN_SN = 5.0  # below, shapes from moments are noise
-SIGMA_TO_RHALF = 1.25  # of the adaptive Gaussian; between Gaussian (1.18) and exponential (1.35)
+SIGMA_TO_RHALF = 1.4  # of the adaptive Gaussian, for exponential disks (a Gaussian has 1.18)
+APERTURE = 3.0  # sigma of the adaptive Gaussian
 MIN_Q = 0.2
 
 
@@ -122,7 +123,7 @@ def _adaptive(stamps: list[_Stamp], start: float) -> tuple[np.ndarray, float] | 
 
 
 def _fluxes(stamps: list[_Stamp], m: np.ndarray) -> dict[str, float]:
-    """Flux per band in an elliptical aperture of 2.5 sigma, pixels without data made up for."""
+    """Flux per band in an elliptical aperture, pixels without data made up for."""
     inverse, norm = np.linalg.inv(m), 2 * math.pi * math.sqrt(np.linalg.det(m))
     sums: dict[str, list[float]] = {}
     for s in stamps:
@@ -131,7 +132,7 @@ def _fluxes(stamps: list[_Stamp], m: np.ndarray) -> dict[str, float]:
             + 2 * inverse[0, 1] * s.east * s.north
             + inverse[1, 1] * s.north**2
         )
-        inside = q < 6.25
+        inside = q < APERTURE**2
         fraction = np.exp(-0.5 * q[inside]).sum() * s.area / norm
         if fraction > 0.2:
             flux = s.data[inside].sum() * s.area / fraction
@@ -204,6 +205,26 @@ def _shape(stamps: list[_Stamp], m: np.ndarray, pixel: float) -> dict[str, float
         "q": q,
         "pa": float(math.degrees(math.atan2(east, north)) % 180.0),
     }
+
+
+def significance(exposures: Sequence[Exposure], peak: Peak, covariance: np.ndarray) -> float:
+    """S/N of a source in a Gaussian of this covariance [2, 2, arcsec^2], all exposures together.
+
+    In the exposures' own pixels, so that a resampled stack's correlated noise does not count.
+    """
+    radius = 4 * math.sqrt(np.linalg.eigvalsh(covariance)[1])
+    inverse = np.linalg.inv(covariance)
+    signal = noise = 0.0
+    for s in _stamps(exposures, peak, np.zeros((0, 2)), radius):
+        q = (
+            inverse[0, 0] * s.east**2
+            + 2 * inverse[0, 1] * s.east * s.north
+            + inverse[1, 1] * s.north**2
+        )
+        w = np.exp(-0.5 * q)
+        signal += s.weight * s.area * (w * s.data).sum()
+        noise += s.weight * s.area * (w**2).sum()
+    return signal / math.sqrt(noise) if noise > 0 else 0.0
 
 
 def fill_starts(

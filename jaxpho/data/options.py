@@ -292,6 +292,7 @@ class DetectOptions:
     exposures: list[str] | None = _opt(None, "exposures of the detection image; default: of bands")
     threshold: float = _opt(3.0, "per pixel, in units of the noise", gt=0)
     min_area: int = _opt(5, "pixels above the threshold", unit="pixel", ge=1)
+    min_sn: float = _opt(5.0, "fainter detections are dropped (S/N of all exposures)", ge=0)
     deblend_contrast: float = _opt(0.005, "smaller: blends are split further")
     mesh: int = _opt(64, "box size of the background; 0: none", unit="pixel", ge=0)
     point_like: bool = _opt(False, "call sources no wider than the PSF 'point'")
