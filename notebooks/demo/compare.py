@@ -164,10 +164,14 @@ def print_kinds(pulls):
         pull, ratio = rows["pull"], np.median(rows["error"] / rows["cramer_rao"])
         text = f"{np.mean(pull):+7.2f} {np.std(pull):6.2f} {np.max(np.abs(pull)):8.2f}"
         print(f"{name:9} {len(rows):6d} {text}  {ratio:16.2f}")
+    best = counted["linear_shift"] / counted["cramer_rao"]
+    print(
+        f"\nlinearised optimum of this noise, Cramer-Rao errors (what a perfect fit scatters by):"
+    )
+    print(f"mean {np.mean(best):+.3f}, standard deviation {np.std(best):.3f}")
     away = (counted["fit"] - counted["truth"] - counted["linear_shift"]) / counted["cramer_rao"]
     median = np.nanmedian(np.abs(away))
-    print(f"\ndistance of the fit from the linearised optimum of this noise: median {median:.2f}")
-    print("Cramer-Rao errors (the curvature of model and priors; 0 if chi2 were a parabola)")
+    print(f"distance of the fit from that optimum: median {median:.2f} Cramer-Rao errors")
 
 
 def plot(path, pulls):
@@ -230,7 +234,11 @@ def pool(runs):
     """Pulls of several runs, which `single` has written."""
     from astropy.table import vstack
 
-    tables = [Table.read(Path(run) / "pulls.ecsv") for run in runs]
+    files = [Path(run) / "pulls.ecsv" for run in runs]
+    for path in files:
+        if not path.is_file():
+            sys.exit(f"{path}: no such file; run `compare.py RUNDIR TRUTH` first")
+    tables = [Table.read(path) for path in files]
     chi_sd = {}
     for run, table in zip(runs, tables, strict=True):
         found = table.meta.pop("residual_over_sigma")
