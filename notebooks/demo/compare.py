@@ -165,9 +165,7 @@ def print_kinds(pulls):
         text = f"{np.mean(pull):+7.2f} {np.std(pull):6.2f} {np.max(np.abs(pull)):8.2f}"
         print(f"{name:9} {len(rows):6d} {text}  {ratio:16.2f}")
     best = counted["linear_shift"] / counted["cramer_rao"]
-    print(
-        f"\nlinearised optimum of this noise, Cramer-Rao errors (what a perfect fit scatters by):"
-    )
+    print("\nlinearised optimum of this noise, Cramer-Rao errors (the scatter of a perfect fit):")
     print(f"mean {np.mean(best):+.3f}, standard deviation {np.std(best):.3f}")
     away = (counted["fit"] - counted["truth"] - counted["linear_shift"]) / counted["cramer_rao"]
     median = np.nanmedian(np.abs(away))
