@@ -48,7 +48,7 @@ realdata: $(STAMP)
 
 demo: $(STAMP)
 	$(PY) notebooks/demo/simulate.py $(SEED) $(RUN)
-	$(VENV)/bin/jaxpho-fit $(RUN)/config.yml
+	$(VENV)/bin/jaxpho-fit $(RUN)/config.yml --overwrite
 	$(PY) notebooks/demo/compare.py $(RUN)/fit $(RUN)/truth.ecsv
 
 demo-pulls: $(STAMP)
