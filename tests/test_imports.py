@@ -31,7 +31,7 @@ LAYERS["jaxpho.prepare"] = {"jaxpho.report", "psfmix"} | LAYERS["jaxpho.report"]
 LAYERS["jaxpho.example"] = {"jaxpho.schema", "jaxpho.errors"}
 LAYERS["jaxpho.config"] = {"jaxpho.example", "jaxpho.prepare"} | LAYERS["jaxpho.report"]
 # What drives a whole run, above everything else: the field, the loop, the command line.
-TOP = ("jaxpho.field", "jaxpho.run", "jaxpho.cli", "jaxpho.__main__")
+TOP = ("jaxpho.run", "jaxpho.cli", "jaxpho.__main__")
 for _top in TOP:
     LAYERS[_top] = {"jaxpho.config", *TOP} | LAYERS["jaxpho.config"]
 LAYERS["psfmix"] = {"jaxpho.core", "jaxpho.data.psfstore", "jaxpho.errors"}

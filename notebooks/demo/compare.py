@@ -191,6 +191,9 @@ def plot(path, pulls):
         right.plot(rows["sn"], rows["pull"], "o", ms=4, alpha=0.8, label=name)
     right.axhspan(-1, 1, color="0.9", zorder=0)
     right.set(xscale="log", ylim=(-5.5, 5.5), xlabel="S/N of the source", ylabel="pull")
+    ticks = [10, 20, 50, 100, 200, 300]
+    right.set_xticks(ticks, labels=map(str, ticks))
+    right.minorticks_off()
     right.legend(ncols=4, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
     plt.close(figure)
