@@ -282,7 +282,7 @@ def _wcs(plan: ImagePlan, f: FitsFile, index: int, shape, offsets):
         index = f.index(o.ext)
     edits = o.header or o.remove or o.pixel_scale or o.repair_pc
     if o.gwcs and not edits:
-        wcs, note = read_gwcs(f.hdus, offsets)
+        wcs, note = read_gwcs(f.hdus, shape, offsets)
         if wcs is not None:
             return wcs, note
     else:

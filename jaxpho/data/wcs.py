@@ -20,9 +20,13 @@ NEWTON_STEPS = 3  # astropy inverts distortions to 1e-4 pixel only
 class GWCSAdaptor:
     """A gwcs with the two methods of `Exposure.wcs`, and a shift on the sky [arcsec]."""
 
-    def __init__(self, wcs, offset_ra: float = 0.0, offset_dec: float = 0.0):
-        self.gwcs = wcs
+    def __init__(self, wcs, offset_ra=0.0, offset_dec=0.0, centre=(0.0, 0.0)):
+        self.gwcs, self.centre = wcs, centre
         self.offset = (offset_ra / 3600.0, offset_dec / 3600.0)
+        try:
+            self.analytic = wcs.backward_transform is not None
+        except NotImplementedError:
+            self.analytic = False
 
     def pixel_to_world_values(self, x, y):
         """Ra, dec [deg] of 0-indexed pixels."""
@@ -32,7 +36,11 @@ class GWCSAdaptor:
 
     def world_to_pixel_values(self, ra, dec):
         """0-indexed pixels of ra, dec [deg]."""
-        ra, dec = np.asarray(ra, float), np.asarray(dec, float)
+        ra, dec = np.broadcast_arrays(np.asarray(ra, float), np.asarray(dec, float))
+        if not self.analytic:
+            # gwcs's own numerical inverse needs a bounding box and a known projection
+            x, y = (np.full(ra.shape, float(c)) for c in self.centre)
+            return _newton(self, ra, dec, x, y, 5 * NEWTON_STEPS)
         dec = dec - self.offset[1]
         ra = ra - self.offset[0] / np.cos(np.radians(dec))
         x, y = self.gwcs.invert(ra, dec, with_bounding_box=False)
@@ -192,7 +200,7 @@ def build_wcs(header, options, shape, offsets=(0.0, 0.0), fobj=None, where: str 
     return wcs, kind + (f" ({done})" if done else "") + (f"; {complaint}" if complaint else "")
 
 
-def read_gwcs(hdus, offsets=(0.0, 0.0)):
+def read_gwcs(hdus, shape, offsets=(0.0, 0.0)):
     """The gwcs in a file's ASDF extension: (adaptor or None, note).
 
     None when there is no such extension or gwcs is not installed: the header's FITS approximation
@@ -208,11 +216,12 @@ def read_gwcs(hdus, offsets=(0.0, 0.0)):
     import io
 
     raw = np.asarray(hdus["ASDF"].data["ASDF_METADATA"][0]).tobytes()
-    with asdf.open(io.BytesIO(raw), lazy_load=False) as tree:
-        wcs = tree.get("meta", {}).get("wcs")
+    with asdf.open(io.BytesIO(raw), lazy_load=False) as opened:
+        wcs = opened.tree.get("meta", {}).get("wcs")
     if wcs is None or not callable(wcs):
         return None, "the ASDF extension holds no gwcs: the FITS approximation is used"
-    return GWCSAdaptor(wcs, *offsets), "gwcs of the ASDF extension"
+    centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+    return GWCSAdaptor(wcs, *offsets, centre), "gwcs of the ASDF extension"
 
 
 def _jacobian(wcs, x, y):
@@ -228,6 +237,20 @@ def _jacobian(wcs, x, y):
     return np.stack([dra * cosd, ddec], -2) / (2 * h)
 
 
+def _newton(wcs, ra, dec, x, y, steps: int):
+    """Pixels that map to ra, dec, from a guess."""
+    for _ in range(steps):
+        a, d = wcs.pixel_to_world_values(x, y)
+        miss = np.stack([((ra - a + 180) % 360 - 180) * np.cos(np.radians(dec)), dec - d], -1)
+        if not np.nanmax(np.abs(miss), initial=0.0) > 1e-12:
+            break
+        jac = _jacobian(wcs, x, y)
+        det = jac[..., 0, 0] * jac[..., 1, 1] - jac[..., 0, 1] * jac[..., 1, 0]
+        x = x + (jac[..., 1, 1] * miss[..., 0] - jac[..., 0, 1] * miss[..., 1]) / det
+        y = y + (jac[..., 0, 0] * miss[..., 1] - jac[..., 1, 0] * miss[..., 0]) / det
+    return x, y
+
+
 def world_to_pixel(wcs, ra, dec):
     """0-indexed pixel positions [..., 2], float64, refined beyond astropy's 1e-4 pixel.
 
@@ -237,15 +260,7 @@ def world_to_pixel(wcs, ra, dec):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # astropy warns where the distortion does not invert
         x, y = (np.array(v, float) for v in wcs.world_to_pixel_values(ra, dec))
-        for _ in range(NEWTON_STEPS):
-            a, d = wcs.pixel_to_world_values(x, y)
-            miss = np.stack([((ra - a + 180) % 360 - 180) * np.cos(np.radians(dec)), dec - d], -1)
-            if not np.nanmax(np.abs(miss), initial=0.0) > 1e-12:
-                break
-            jac = _jacobian(wcs, x, y)
-            det = jac[..., 0, 0] * jac[..., 1, 1] - jac[..., 0, 1] * jac[..., 1, 0]
-            x = x + (jac[..., 1, 1] * miss[..., 0] - jac[..., 0, 1] * miss[..., 1]) / det
-            y = y + (jac[..., 0, 0] * miss[..., 1] - jac[..., 1, 0] * miss[..., 0]) / det
+        x, y = _newton(wcs, ra, dec, x, y, NEWTON_STEPS)
     return np.stack([x, y], -1)
 
 

@@ -196,6 +196,8 @@ def test_errors(options, words):
 class _FakeGWCS:
     """A linear sky map with the calls of a gwcs."""
 
+    backward_transform = "analytic"
+
     def __call__(self, x, y, with_bounding_box=True):
         assert not with_bounding_box
         return RA - np.asarray(x) * 1e-4, DEC + np.asarray(y) * 1e-4
@@ -216,20 +218,41 @@ def test_gwcs_adaptor_with_shift():
     assert d[0, 0] < 0 < d[1, 1]
 
 
+class _OneWay(_FakeGWCS):
+    """Without an inverse, as gwcs says it."""
+
+    @property
+    def backward_transform(self):
+        raise NotImplementedError
+
+    def invert(self, *args, **kwargs):
+        raise AssertionError("must not be called")
+
+
+def test_gwcs_without_inverse():
+    wcs = GWCSAdaptor(_OneWay(), centre=(10.0, 10.0))
+    ra, dec = wcs.pixel_to_world_values(np.array([2.0, 30.0]), np.array([3.0, 1.0]))
+    crpix = world_to_pixel(wcs, ra, dec)
+    np.testing.assert_allclose(crpix, [[2.0, 3.0], [30.0, 1.0]], atol=PIXEL_ATOL)
+
+
 def test_gwcs_missing_falls_back(monkeypatch):
     hdus = fits.HDUList([fits.PrimaryHDU()])
-    assert read_gwcs(hdus) == (None, "")
+    assert read_gwcs(hdus, SHAPE) == (None, "")
     column = fits.Column("ASDF_METADATA", "4B", array=np.zeros((1, 4), np.uint8))
     hdus.append(fits.BinTableHDU.from_columns([column], name="ASDF"))
     monkeypatch.setitem(sys.modules, "gwcs", None)
-    wcs, note = read_gwcs(hdus)
+    wcs, note = read_gwcs(hdus, SHAPE)
     assert wcs is None and "not installed" in note
 
 
 def test_gwcs_read_from_the_asdf_extension(monkeypatch):
     tree = {"meta": {"wcs": _FakeGWCS()}}
 
-    class _Opened(dict):
+    class _Opened:
+        def __init__(self, tree):
+            self.tree = tree
+
         def __enter__(self):
             return self
 
@@ -241,5 +264,5 @@ def test_gwcs_read_from_the_asdf_extension(monkeypatch):
     monkeypatch.setitem(sys.modules, "gwcs", types.ModuleType("gwcs"))
     column = fits.Column("ASDF_METADATA", "4B", array=np.zeros((1, 4), np.uint8))
     hdus = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([column], name="ASDF")])
-    wcs, note = read_gwcs(hdus)
+    wcs, note = read_gwcs(hdus, SHAPE)
     assert isinstance(wcs, GWCSAdaptor) and note.startswith("gwcs")
