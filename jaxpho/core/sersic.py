@@ -10,6 +10,7 @@ asks which kind it holds.
 compatibility with them.
 """
 
+import math
 from importlib.resources import files
 from io import BytesIO
 from typing import NamedTuple
@@ -24,8 +25,12 @@ from jaxpho.errors import InputError
 N_MIN, N_MAX = 0.5, 8.0
 """Range of the Sersic index of the mixtures; evaluation holds n at the ends."""
 
-DESIGN_BLUR = {"k8": 1 / 16, "k10": 1 / 32, "k12": 1 / 64, "k16": 1 / 256}
+DESIGN_BLUR = {"k8": 1 / 16, "k10": 1 / 32, "k12": 1 / 32, "k16": 1 / 128}
 """Smallest blur (standard deviation of the PSF over rhalf) a mixture was fitted for, by name."""
+
+
+# A Python float: a numpy scalar would turn float32 input into float64 where x64 is on.
+_U_SLOPE = 2 / math.log(N_MAX / N_MIN)
 
 
 def blur_in_rhalf(psf_sigma, rhalf, q=1.0):
@@ -111,7 +116,7 @@ class SersicMixture(NamedTuple):
         """
         sersic, rhalf = jnp.broadcast_arrays(jnp.asarray(sersic), jnp.asarray(rhalf))
         n = _hold(sersic, N_MIN, N_MAX)
-        u = jnp.log(n / N_MIN) * (2 / np.log(N_MAX / N_MIN)) - 1
+        u = jnp.log(n / N_MIN) * _U_SLOPE - 1
         amp = _chebyshev(self.amplitude, u)
         var = rhalf[..., None] ** 2 * jnp.exp(2 * _chebyshev(self.log_sigma, u))
         return amp, var
