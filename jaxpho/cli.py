@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
 def fit_main(argv=None, prog: str = "jaxpho-fit") -> int:
     """Run `jaxpho-fit`; returns the exit code."""
     args = fit_parser(prog).parse_args(argv)
+    stop_on_sigterm()
     try:
         return _fit(args)
     except InputError as error:
@@ -86,6 +88,12 @@ def fit_main(argv=None, prog: str = "jaxpho-fit") -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; finished patches are kept", file=sys.stderr)
         return INTERRUPTED
+
+
+def stop_on_sigterm() -> None:
+    """Let a batch system's SIGTERM end a run like Ctrl-C, so that finished work is written."""
+    with contextlib.suppress(ValueError):  # not the main thread: someone else's process
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _fit(args) -> int:

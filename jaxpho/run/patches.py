@@ -105,8 +105,7 @@ def run(config: Config, quiet: bool = False) -> int:
     try:
         with tqdm(schedule, desc="patches", unit="patch", disable=quiet) as bar:
             for region, last in bar:
-                sources = f"{len(region.active)} source{'s' * (len(region.active) != 1)}"
-                bar.set_postfix_str(f"patch {region.patch_id}, {sources}")
+                bar.set_postfix_str(f"patch {region.patch_id}, {_count(region)}")
                 run_patch(state, region, last)
                 if time.monotonic() - state.saved > SAVE_EVERY:
                     state.save_catalog()
@@ -161,15 +160,20 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
     keep_values(state, region, result)
     seconds = time.monotonic() - started
     log.info(
-        "patch %d: %d sources, %d pixels, chi2 = %.1f, %.1f s",
+        "patch %d: %s, %d pixels, chi2 = %.1f, %.1f s",
         region.patch_id,
-        len(region.active),
+        _count(region),
         int(np.sum(result.npix)),
         float(np.sum(result.chi2)),
         seconds,
     )
     if last:
         write_products(state, region, result)
+
+
+def _count(region: Region) -> str:
+    n = len(region.active)
+    return f"{n} source{'s' * (n != 1)}"
 
 
 def _first_line(error: BaseException) -> str:
