@@ -7,7 +7,7 @@ design blur upwards, the flux enclosed out to 40 rhalf, and the biases of fitted
 and sizes. Levenberg-Marquardt on sums of p-th
 powers, with p raised in steps, approaches the minimum of the maximum. The sum of the amplitudes
 is one by construction: the series of the last Gaussian is the complement of the others. All four
-tables take some three minutes on one core; on another machine the coefficients may differ where
+tables take a few minutes on one core; on another machine the coefficients may differ where
 the last digits do not matter, the accuracy does not (`jaxpho.core.tables.accuracy`).
 """
 
