@@ -199,7 +199,7 @@ def read_catalog(path) -> Table:
     """Read a catalogue written by `write_catalog`."""
     if not Path(path).is_file():
         raise InputError(f"{path}: no such catalogue")
-    table = Table.read(path, format="fits", unit_parse_strict="silent")
+    table = Table.read(path, format="fits", unit_parse_strict="silent", mask_invalid=False)
     header = fits.getheader(path, 1)
     for i, name in enumerate(table.colnames, start=1):
         table[name].description = header.get(f"TCOMM{i}")

@@ -15,7 +15,7 @@ from jaxpho.output.files import replacing
 SOFTENING = 3.0  # the asinh stretch is linear below this many sigma
 CHI_LIMIT = 5.0  # the residual panel shows -5 to 5 sigma
 COLORS = ("#00c2d1", "#ffb000", "#6fdc6f", "#ff7ab6", "#b9a4ff", "#ff8c5a")
-_MASKED = "#c9c9c9"
+_MASKED = "#8f8f8f"
 _PANEL = 2.9  # inches
 
 
@@ -184,14 +184,14 @@ def source_outlines(result: PatchResult, s: int, wcs) -> tuple[tuple, list[np.nd
 
 
 def _mark_sources(row, result, wcs, extent):
-    halo = [patheffects.withStroke(linewidth=2.0, foreground="black", alpha=0.6)]
+    halo = [patheffects.withStroke(linewidth=1.8, foreground="black")]
     for s, name in enumerate(result.source_ids):
         color = COLORS[s % len(COLORS)]
         center, outlines = source_outlines(result, s, wcs)
         for axis, plain in zip(row, (False, True, True), strict=True):
             for outline in outlines:
                 dark = "black" if axis is row[2] else color
-                axis.plot(*outline.T, color=dark, lw=0.9, alpha=0.8, path_effects=halo[plain:])
+                axis.plot(*outline.T, color=dark, lw=1.0, path_effects=halo[plain:])
             if not outlines:
                 dark = "black" if axis is row[2] else color
                 axis.plot(*center, marker="+", ms=7, mew=1.1, color=dark, path_effects=halo[plain:])
@@ -219,8 +219,8 @@ def _mark_compass(axis, wcs, extent):
     east = np.array(wcs.world_to_pixel_values(ra + step / np.cos(np.deg2rad(dec)), dec)) - base
     scale = float(np.hypot(*north))  # pixels per arcsec
     arm = 0.11 * min(width, height)
-    origin = np.array([extent[0] + 0.86 * width, extent[2] + 0.16 * height])
-    halo = [patheffects.withStroke(linewidth=2.0, foreground="black", alpha=0.6)]
+    origin = np.array([extent[0] + 0.80 * width, extent[2] + 0.20 * height])
+    halo = [patheffects.withStroke(linewidth=1.8, foreground="black")]
     for vector, letter in ((north, "N"), (east, "E")):
         tip = origin + arm * vector / np.hypot(*vector)
         axis.annotate("", tip, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 1})

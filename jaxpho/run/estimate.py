@@ -47,7 +47,8 @@ def dry_run(config: Config) -> str:
     lines.append(f"sources: {len(found.peaks)} ({text})")
     lines += [f"  {found.peaks[i].id}: no usable pixel, not fitted" for i in found.lost]
     seconds, total = _patch_lines(config, found, lines)
-    parameters = sum(count_parameters(peak, config.bands) for peak in found.peaks)
+    fitted = [found.peaks[i] for region in found.regions for i in region.active]
+    parameters = sum(count_parameters(peak, config.bands) for peak in fitted)
     lines.append(f"total: {len(found.regions)} patches, {parameters} parameters, {total} pixels")
     lines.append(f"estimated time: {_duration(seconds)} (on one core, within a factor of 3)")
     return "\n".join(lines)

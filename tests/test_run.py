@@ -1,0 +1,179 @@
+"""The run loop with a stand-in for the fit: products, failures, neighbours, interruption."""
+
+import numpy as np
+import pytest
+from small_field import SIZE, SOURCES, write_field
+
+from jaxpho import cli
+from jaxpho.config import load_config
+from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.fit.result import PatchResult
+from jaxpho.output.catalog import read_catalog
+from jaxpho.output.residuals import read_residuals
+from jaxpho.output.samples import read_samples
+from jaxpho.run import patches
+
+FAR = ("9", 300.0, 0.0, "point")
+
+
+class StandInFit:
+    """Records what it is given; answers with fluxes of 100 and unit errors."""
+
+    def __init__(self, fails=(), stops=None):
+        self.calls, self.fails, self.stops = [], set(fails), stops
+
+    def __call__(self, packed, peaks, options, sampling, *, mixture, key, patch_id):
+        free = [p for p in peaks if "all" not in p.fixed]
+        self.calls.append(
+            (patch_id, [str(p.id) for p in free], [p for p in peaks if p not in free])
+        )
+        if self.stops is not None and len(self.calls) > self.stops:
+            raise KeyboardInterrupt
+        if self.fails & {str(p.id) for p in peaks}:
+            raise FloatingPointError("singular matrix\nof many lines")
+        start = {"flux": 100.0, "ra": 0.01, "dec": 0.0, "rhalf": 0.5, "sersic": 1.0, "e1": 0.1,
+                 "e2": 0.0}  # fmt: skip
+        labels, fixed = [], {}
+        for s, peak in enumerate(peaks):
+            for name in SOURCE_TYPES[peak.type].parameters:
+                for band in packed.bands if name == "flux" else [""]:
+                    if peak in free:
+                        labels.append((s, name, band))
+                    else:
+                        fixed[s, name, band] = start[name]
+        pixels = {}
+        for e, name in enumerate(packed.exposures):
+            pixels[name] = packed.pixels(e)
+            pixels[name]["model"] = np.zeros(len(pixels[name]["x"]), np.float32)
+        return PatchResult(
+            patch_id, [p.id for p in peaks], [p.type for p in peaks], packed.bands, packed.unit,
+            packed.reference, labels, np.array([start[name] for _, name, _ in labels]),
+            np.eye(len(labels)), fixed, exposures=packed.exposures,
+            exposure_bands=packed.exposure_bands, pixels=pixels,
+            chi2=np.ones(len(pixels)), npix=np.array([len(p["x"]) for p in pixels.values()]),
+        )  # fmt: skip
+
+
+def run(monkeypatch, folder, fit, *arguments, **extra):
+    monkeypatch.setattr(patches, "fit_patch", fit)
+    sources = extra.pop("sources", SOURCES)
+    path = folder / "config.yml"
+    path = path if path.exists() else write_field(folder, sources, **extra)
+    return cli.fit_main([str(path), "-q", *arguments])
+
+
+def test_products_of_a_good_run(monkeypatch, tmp_path):
+    fit = StandInFit()
+    assert run(monkeypatch, tmp_path, fit) == 0
+    assert sorted(ids for _, ids, _ in fit.calls) == [["1"], ["2", "3"]]
+    out = tmp_path / "run"
+    found = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    patch_files = {f"patches/patch{i}{end}" for i in (0, 1)
+                   for end in ("_samples.h5", "_residuals.h5", ".png")}  # fmt: skip
+    images = {"images/g_g1.fits", "images/g_g2.fits", "images/r_r1.fits"}
+    assert found == {"catalog.fits", "config.yml", "run.log"} | patch_files | images
+    table = read_catalog(out / "catalog.fits")
+    assert list(table["id"]) == ["1", "2", "3"]
+    assert list(table["flux_g"]) == [100.0] * 3 and (table["flags"] == 0).all()
+    assert list(table["patch"][1:2]) == list(table["patch"][2:3])
+    assert read_samples(out / "patches" / "patch0_samples.h5").patch_id == 0
+    assert set(read_residuals(out / "patches" / "patch0_residuals.h5")) == {"g", "r"}
+    assert load_config(out / "config.yml") == load_config(tmp_path / "config.yml")
+    # once more: refused, then with permission
+    assert run(monkeypatch, tmp_path, fit) == 2
+    assert run(monkeypatch, tmp_path, fit, "--overwrite") == 0
+
+
+def test_a_failing_patch_is_flagged_and_the_rest_finishes(monkeypatch, tmp_path, capsys):
+    assert run(monkeypatch, tmp_path, StandInFit(fails={"1"})) == 1
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    assert list(table["flag_names"]) == ["failed", "", ""]
+    assert np.isnan(table["flux_g_err"][0]) and table["flux_g_err"][1] == 1.0
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "Traceback" in log and "FloatingPointError" in log
+    err = capsys.readouterr().err
+    assert "failed (singular matrix): sources 1" in err and "Traceback" not in err
+
+
+def test_a_source_off_every_image_is_flagged(monkeypatch, tmp_path):
+    assert run(monkeypatch, tmp_path, StandInFit(), sources=(*SOURCES, FAR)) == 1
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    assert list(table["flag_names"]) == ["", "", "", "no_data"]
+    assert list(table["patch"])[3] == -1
+
+
+def test_all_sources_off_every_image_is_wrong_input(monkeypatch, tmp_path, capsys):
+    fit = StandInFit()
+    assert run(monkeypatch, tmp_path, fit, sources=(FAR,)) == 2
+    assert "none of the 1 sources lies on an unmasked pixel" in capsys.readouterr().err
+    assert fit.calls == [] and not (tmp_path / "run").exists()
+
+
+def test_neighbours_across_a_cut_are_held_at_their_latest_values(monkeypatch, tmp_path):
+    fit = StandInFit()
+    patch = {"min_radius": 1.0, "max_radius": 1.6, "max_active": 1}
+    assert run(monkeypatch, tmp_path, fit, patches=patch) == 0
+    split = [call for call in fit.calls if call[1] != ["1"]]
+    assert [ids for _, ids, _ in fit.calls].count(["1"]) == 1  # no neighbour: one sweep
+    assert len(split) == 4  # two sources, two sweeps
+    for _, ids, held in split[2:]:
+        assert [str(p.id) for p in held] == [{"2": "3", "3": "2"}[ids[0]]]
+        assert held[0].flux["flux", "g"] == 100.0
+        assert held[0].fixed == {"all"}
+    result = read_samples(tmp_path / "run" / "patches" / f"patch{split[2][0]}_samples.h5")
+    assert len(result.source_ids) == 2
+    assert len(read_catalog(tmp_path / "run" / "catalog.fits")) == 3
+
+
+def test_ctrl_c_keeps_what_is_done(monkeypatch, tmp_path):
+    assert run(monkeypatch, tmp_path, StandInFit(stops=1)) == 130
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    assert np.isfinite(table["flux_g_err"]).sum() in (1, 2)
+    assert len(list((tmp_path / "run" / "images").glob("*.fits"))) == 3
+
+
+def test_failed_sampling_falls_back_to_laplace(monkeypatch, tmp_path):
+    fit = StandInFit()
+
+    def fails_when_sampling(packed, peaks, options, sampling, **kwargs):
+        if sampling.method == "nuts":
+            raise RuntimeError("no finite step size")
+        return fit(packed, peaks, options, sampling, **kwargs)
+
+    assert run(monkeypatch, tmp_path, fails_when_sampling, sample={"method": "nuts"}) == 0
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    assert list(table["flag_names"]) == ["low_ess"] * 3
+
+
+def test_dry_run_tells_and_writes_nothing(monkeypatch, tmp_path, capsys):
+    fit = StandInFit()
+    assert run(monkeypatch, tmp_path, fit, "--dry-run", sources=(*SOURCES, FAR)) == 0
+    before = {p.name for p in tmp_path.iterdir()}
+    text = capsys.readouterr().out
+    assert "run" not in before and fit.calls == []
+    assert f"band g: 2 exposures, {2 * SIZE * SIZE} unmasked pixels" in text
+    assert "sources: 4 (2 sersic, 2 point)" in text
+    assert "9: no usable pixel" in text
+    # two Sersic sources of 2 + 2 + 4 parameters, one star of 2 + 2
+    assert "total: 2 patches, 20 parameters" in text
+    assert "estimated time" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("peaks.file=none.csv", "none.csv"),
+        ("images.0.files=none*.fits", "none*.fits"),
+        ("images.0.science=SCY", "SCY"),
+        ("images.1.psf.store=none.h5", "none.h5"),
+        ("images.1.psf=null", "psf"),
+        ("images.1.files=g1.fits", "g1"),
+    ],
+)
+def test_wrong_input_is_found_before_any_fit(monkeypatch, tmp_path, capsys, override, words):
+    fit = StandInFit()
+    assert run(monkeypatch, tmp_path, fit, "--set", override) == 2
+    err = capsys.readouterr().err
+    assert words in err and "Traceback" not in err
+    assert err.strip().splitlines()[-1].startswith("jaxpho-fit: ")
+    assert fit.calls == [] and not (tmp_path / "run").exists()
