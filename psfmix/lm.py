@@ -17,7 +17,7 @@ class Options(NamedTuple):
 
     floor: float = 0.4
     signed: bool = False
-    ee_weight: float = 10.0
+    ee_weight: float = 20.0
     ridge: float = 0.01
     total_weight: float = 1e3
 

@@ -58,6 +58,16 @@ def _hermite4(v, f):
     return v2 * (v2 - 6 * f) + 3 * f * f
 
 
+def densities(raw, target):
+    """Unit-amplitude densities of the components on a target's rows, array (ngauss, nrow)."""
+    out = np.empty((len(raw), len(target.x)))
+    for rows, variance in target.groups:
+        out[:, rows] = _density(
+            raw, target.x[rows], target.y[rows], variance, target.pixel_variance
+        )[0]
+    return out
+
+
 def columns(raw, target):
     """Derivatives of the mixture on a target's rows with respect to the raw parameters.
 

@@ -3,14 +3,14 @@
 import numpy as np
 
 from psfmix.lm import minimise
-from psfmix.model import AMP, columns, to_free
+from psfmix.model import AMP, densities, to_free
 from psfmix.starts import radial_starts, star_starts, with_amplitudes
 
-# Steps spent on every start, starts refined to convergence, and the first rung of the ladder.
+# Steps spent on every start, starts that go on, starts that converge, first rung of the ladder.
 _TRIAL_STEPS = 25
-_REFINED = 3
+_SECOND, _THIRD = 8, 3
 _LADDER_FROM = 3
-_ROUND_STARTS, _STAR_STARTS, _STAR_FROM = 3, 4, 5
+_ROUND_STARTS, _STAR_STARTS, _STAR_FROM = 3, 10, 6
 # The p-norm polish: rounds, steps in each, growth of the weights, and how much it may cost.
 _POLISH_ROUNDS, _POLISH_STEPS, _POLISH_POWER, _POLISH_COST = 12, 5, 0.5, 1.3
 
@@ -28,29 +28,45 @@ def search(target, ngauss, options, max_steps):
         ``steps`` counts every iteration spent.
     """
     previous, steps = None, 0
-    for n in range(min(ngauss, _LADDER_FROM), ngauss + 1):
-        last = n == ngauss
-        starts = radial_starts(target, n, options, _ROUND_STARTS if last else 1)
+    for n in range(min(ngauss, _LADDER_FROM), ngauss):
+        starts = radial_starts(target, n, options, 1)
         if previous is not None:
             starts.append(_added(target, previous, options))
-        if last and n >= _STAR_FROM:
-            starts += star_starts(target, n, options, _STAR_STARTS)
-        fits = [
-            minimise(to_free(raw, options.floor, options.signed), target, options, _TRIAL_STEPS)
-            for raw in starts
-        ]
-        steps += sum(fit.steps for fit in fits)
-        fits.sort(key=lambda fit: fit.cost)
-        previous = fits[0]
-    finished = []
-    for fit in fits[:_REFINED]:
-        refined = minimise(fit.free, target, options, max_steps)
-        polished = polish(refined, target, options)
-        steps += refined.steps + polished.steps
-        finished.append(polished)
-    # Mean square and largest residual count alike (both squared).
-    best = min(finished, key=lambda fit: fit.cost * peak_residual(fit, target) ** 2)
-    return best._replace(steps=steps)
+        fits, used = _run(starts, target, options, _TRIAL_STEPS)
+        previous, steps = fits[0], steps + used
+    starts = radial_starts(target, ngauss, options, _ROUND_STARTS)
+    if previous is not None:
+        starts.append(_added(target, previous, options))
+    if ngauss >= _STAR_FROM:
+        starts += star_starts(target, ngauss, options, _STAR_STARTS)
+    fits, used = _run(starts, target, options, _TRIAL_STEPS)
+    steps += used
+    # Successive halving: the cost after a few steps is a poor guide, so many go on.
+    fits, used = _again(fits[:_SECOND], target, options, 2 * _TRIAL_STEPS)
+    steps += used
+    fits.sort(key=lambda fit: _score(fit, target))
+    fits, used = _again(fits[:_THIRD], target, options, max_steps)
+    steps += used
+    finished = [polish(fit, target, options) for fit in fits]
+    steps += sum(fit.steps for fit in finished)
+    return min(finished, key=lambda fit: _score(fit, target))._replace(steps=steps)
+
+
+def _score(fit, target):
+    """Mean square and largest residual count alike (both squared)."""
+    return fit.cost * peak_residual(fit, target) ** 2
+
+
+def _run(starts, target, options, max_steps):
+    """Minimise from raw starts; results in order of their cost, and the steps spent."""
+    free = [to_free(raw, options.floor, options.signed) for raw in starts]
+    fits = [minimise(one, target, options, max_steps) for one in free]
+    return sorted(fits, key=lambda fit: fit.cost), sum(fit.steps for fit in fits)
+
+
+def _again(fits, target, options, max_steps):
+    fits = [minimise(fit.free, target, options, max_steps) for fit in fits]
+    return sorted(fits, key=lambda fit: fit.cost), sum(fit.steps for fit in fits)
 
 
 def polish(state, target, options):
@@ -99,7 +115,7 @@ def _added(target, current, options):
         for place in ((x, y), target.ee_center):
             new = np.array([[1.0, *place, sigma**2, sigma**2, 0.0]])
             raw = with_amplitudes(np.concatenate([current.raw, new]), target, options)
-            model = np.einsum("k,kr->r", raw[:, AMP], columns(raw, target)[AMP])
+            model = raw[:, AMP] @ densities(raw, target)
             cost = np.sum(((target.value - model) * target.weight) ** 2)
             if cost < best_cost:
                 best, best_cost = raw, cost

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import least_squares, nnls
 
-from psfmix.model import AMP, columns
+from psfmix.model import AMP, densities
 
 _BINS = 90
 _TRIALS = 24
@@ -135,12 +135,14 @@ def star_starts(target, ngauss, options, count):
                 major, minor = sigma * target.fwhm, sigma * target.fwhm / ratio
                 if minor < 1.05 * options.floor:
                     continue
+                turned = []
                 for angle in np.arange(_STAR_ANGLES) * np.pi / (3 * _STAR_ANGLES):
                     legs = _legs(target.ee_center, major, minor, angle)
                     raw = with_amplitudes(np.concatenate([base, legs]), target, options)
-                    model = raw[:, AMP] @ columns(raw, target)[AMP]
+                    model = raw[:, AMP] @ densities(raw, target)
                     cost = np.sum(((model - target.value) * target.weight) ** 2)
-                    trials.append((cost, raw))
+                    turned.append((cost, raw))
+                trials.append(min(turned, key=lambda trial: trial[0]))
     trials.sort(key=lambda trial: trial[0])
     return [raw for _, raw in trials[:count]]
 
@@ -160,18 +162,19 @@ def with_amplitudes(raw, target, options):
     """Raw parameters with amplitudes replaced by the (non-negative) linear solution."""
     raw = raw.copy()
     raw[:, AMP] = 1.0
-    basis = columns(raw, target)[AMP]
-    scale = 1 / target.peak
+    basis = densities(raw, target)
+    pixels = basis * (target.weight / target.peak)
     flux = options.ee_weight / target.total
-    matrix = np.concatenate(
-        [basis.T * (target.weight * scale)[:, None], target.ee @ basis.T * flux]
-    )
-    vector = np.concatenate([target.value * target.weight * scale, target.ee @ target.value * flux])
+    inside = flux * (basis @ target.ee.T)
+    ridge = options.ridge / target.total
+    normal = pixels @ pixels.T + inside @ inside.T + ridge**2 * np.eye(len(raw))
+    vector = pixels @ (target.value * target.weight / target.peak)
+    vector += inside @ (flux * (target.ee @ target.value))
     if options.signed:
-        ridge = options.ridge * np.eye(len(raw)) / target.total
-        matrix = np.concatenate([matrix, ridge])
-        vector = np.concatenate([vector, np.zeros(len(raw))])
-        raw[:, AMP] = np.linalg.lstsq(matrix, vector, rcond=None)[0]
+        raw[:, AMP] = np.linalg.solve(normal, vector)
     else:
-        raw[:, AMP] = np.maximum(nnls(matrix, vector)[0], 1e-3 * target.total)
+        # The same least squares through a Cholesky factor, far smaller than the pixel rows.
+        factor = np.linalg.cholesky(normal)
+        amplitude, _ = nnls(factor.T, np.linalg.solve(factor, vector))
+        raw[:, AMP] = np.maximum(amplitude, 1e-3 * target.total)
     return raw
