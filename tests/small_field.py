@@ -23,12 +23,12 @@ def position(dra, ddec):
     return REFERENCE[0] + dra / 3600 / np.cos(np.deg2rad(REFERENCE[1])), REFERENCE[1] + ddec / 3600
 
 
-def write_field(folder, sources=SOURCES, **extra):
+def write_field(folder, sources=SOURCES, size=SIZE, **extra):
     """Write images, PSF store, catalogue and configuration; returns the configuration's path."""
     rng = np.random.default_rng(3)
     for name, angle in (("g1", 0.0), ("g2", 40.0), ("r1", -20.0)):
-        wcs = make_wcs(SCALE, angle, ((SIZE + 1) / 2, (SIZE + 1) / 2))
-        data = rng.normal(0, SIGMA, (SIZE, SIZE))
+        wcs = make_wcs(SCALE, angle, ((size + 1) / 2, (size + 1) / 2))
+        data = rng.normal(0, SIGMA, (size, size))
         y, x = np.indices(data.shape)
         for _, dra, ddec, _ in SOURCES:
             x0, y0 = wcs.world_to_pixel_values(*position(dra, ddec))

@@ -145,6 +145,26 @@ def test_failed_sampling_falls_back_to_laplace(monkeypatch, tmp_path):
     assert list(table["flag_names"]) == ["low_ess"] * 3
 
 
+def test_files_that_cannot_be_written_do_not_end_the_run(monkeypatch, tmp_path, capsys):
+    def full(path, result):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(patches, "write_samples", full)
+    assert run(monkeypatch, tmp_path, StandInFit()) == 1
+    assert "files not written (No space left on device)" in capsys.readouterr().err
+    assert len(read_catalog(tmp_path / "run" / "catalog.fits")) == 3
+
+
+def test_edge_tiles_are_trimmed_to_the_image(monkeypatch, tmp_path):
+    """60 pixels are no multiple of the tile: the last tiles reach beyond the image."""
+    path = write_field(tmp_path, size=60, patches={"pixels": "all"})
+    assert path.exists() and run(monkeypatch, tmp_path, StandInFit()) == 0
+    for bands in read_residuals(tmp_path / "run" / "patches" / "patch0_residuals.h5").values():
+        for pixels in bands.values():
+            assert len(pixels["xpix"]) == 60 * 60
+            assert pixels["xpix"].max() == 59 and pixels["ypix"].max() == 59
+
+
 def test_dry_run_tells_and_writes_nothing(monkeypatch, tmp_path, capsys):
     fit = StandInFit()
     assert run(monkeypatch, tmp_path, fit, "--dry-run", sources=(*SOURCES, FAR)) == 0

@@ -25,6 +25,7 @@ from jaxpho.output.catalog import make_table, row_of_peak, rows_of_patch, write_
 from jaxpho.output.derived import SourceView, sky_position
 from jaxpho.output.files import replacing
 from jaxpho.output.images import ImageAssembler
+from jaxpho.output.plots import write_patch_plot
 from jaxpho.output.residuals import write_residuals
 from jaxpho.output.samples import write_samples
 from jaxpho.prepare import PSFQuality, prepare_psfs
@@ -49,6 +50,7 @@ class RunState:
     rows: dict[int, dict] = field(default_factory=dict)
     latest: dict[int, Peak] = field(default_factory=dict)
     images: ImageAssembler | None = None
+    unwritten: int = 0
     saved: float = field(default_factory=time.monotonic)
 
     @property
@@ -77,7 +79,7 @@ def run(config: Config, quiet: bool = False) -> int:
 
     Returns
     -------
-    0 when every source was fitted, 1 when some were not.
+    0 when every source was fitted, 1 when some were not or some files could not be written.
 
     Raises
     ------
@@ -168,7 +170,13 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
         seconds,
     )
     if last:
-        write_products(state, region, result)
+        try:
+            write_products(state, region, result)
+        except Exception as error:
+            # a full disk or a broken picture costs files, not the photometry of the others
+            state.unwritten += 1
+            log.error("patch %d: files not written (%s)", region.patch_id, _first_line(error))
+            log.debug("traceback of patch %d", region.patch_id, exc_info=True)
 
 
 def _count(region: Region) -> str:
@@ -249,8 +257,9 @@ def fitted_peak(peak: Peak, result: PatchResult, s: int) -> Peak:
 
 
 def write_products(state: RunState, region: Region, result: PatchResult) -> None:
-    """Files of one patch. A failure to write a picture is logged; it costs no photometry."""
+    """Files of one patch."""
     products, folder = state.config.products, state.folder / "patches"
+    trim_pixels(result, state.field.exposures)
     stem = f"patch{region.patch_id}"
     if products.samples:
         write_samples(folder / f"{stem}_samples.h5", result)
@@ -260,13 +269,18 @@ def write_products(state: RunState, region: Region, result: PatchResult) -> None
         state.images.add(result)
     if products.plots:
         wcs = {exposure.name: exposure.wcs for exposure in state.field.exposures}
-        try:
-            from jaxpho.output.plots import write_patch_plot
+        write_patch_plot(folder / f"{stem}.png", result, wcs, products.plot_exposures)
 
-            write_patch_plot(folder / f"{stem}.png", result, wcs, products.plot_exposures)
-        except (ValueError, ArithmeticError, RuntimeError) as error:
-            log.warning("patch %d: no picture (%s)", region.patch_id, _first_line(error))
-            log.debug("traceback of the picture", exc_info=True)
+
+def trim_pixels(result: PatchResult, exposures) -> None:
+    """Drop the parts of edge tiles that lie outside the images, in place."""
+    shapes = {exposure.name: exposure.data.shape for exposure in exposures}
+    for name, pixels in result.pixels.items():
+        ny, nx = shapes[name]
+        x, y = np.asarray(pixels["x"]), np.asarray(pixels["y"])
+        inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
+        if not inside.all():
+            result.pixels[name] = {k: np.asarray(v)[inside] for k, v in pixels.items()}
 
 
 def _summary(state: RunState, seconds: float) -> int:
@@ -283,4 +297,4 @@ def _summary(state: RunState, seconds: float) -> int:
     for skipped in state.field.images.skipped:
         log.warning("exposure %s was left out: %s", skipped.name, skipped.reason)
     log.info("catalogue: %s", state.folder / CATALOG)
-    return SOME_FAILED if bad else DONE
+    return SOME_FAILED if bad or state.unwritten else DONE
