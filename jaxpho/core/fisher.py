@@ -17,14 +17,14 @@ from jaxpho.core.likelihood import (
     _HIGHEST,
     TwoSum,
     _tiles,
-    block_coefficients,
+    block_images,
     block_sky,
-    block_values,
     sky_basis,
+    sum_images,
     two_sum_add,
 )
 from jaxpho.core.patch import Patch
-from jaxpho.core.pixel import PixelMode, polynomial_basis, tile_basis
+from jaxpho.core.pixel import TILE_PIXELS, PixelMode, derivative_images, quadratic_form
 from jaxpho.core.scene import Mixture, Rows, Scene, row_gaussians, scene_rows
 
 
@@ -46,8 +46,13 @@ class Normal(NamedTuple):
     fisher: Array
 
 
-def _row_tangents(rows: Rows, scene: Scene, patch: Patch, mixture: Mixture, n_row: int) -> Array:
-    """Derivative of all Gaussians with respect to their own component's row: [R, E, 6, n]."""
+def _row_tangents(
+    rows: Rows, scene: Scene, patch: Patch, mixture: Mixture, mode: PixelMode, n_row: int
+) -> Array:
+    """Derivative of all forms with respect to their own component's row: [R, E, 6, n]."""
+
+    def forms(r):
+        return quadratic_form(row_gaussians(r, scene, patch, mixture), patch.pixel_term, mode)
 
     def push(k):
         def direction(a):
@@ -56,46 +61,34 @@ def _row_tangents(rows: Rows, scene: Scene, patch: Patch, mixture: Mixture, n_ro
         n_point = rows.point.shape[-1]
         point = direction(rows.point) if k < n_point else jnp.zeros_like(rows.point)
         tangent = Rows(direction(rows.sersic), point, jnp.zeros_like(rows.sky))
-        return jax.jvp(lambda r: row_gaussians(r, scene, patch, mixture), (rows,), (tangent,))[1]
+        return jax.jvp(forms, (rows,), (tangent,))[1]
 
     return jnp.stack([push(k) for k in range(n_row)])
 
 
-def _derivative_images(exponential, values, exponent_dot, polynomial_dot, mode, components):
-    """Images [R, C, tiles, 64] of the derivative of each component along each row entry."""
-    dtype = values.dtype
-    n_component, n_gauss = components
+def _component_images(derivatives: list[Array], tangents: Array, n_component: int) -> Array:
+    """Images [C, R, pixels] of the derivative of each component along each row entry.
 
-    def contract(dot, image, basis):
-        if dot.shape[-1] == 0:
-            return 0.0
-        r, t = dot.shape[:2]
-        dot = dot.reshape(r, t, n_component, n_gauss, -1)
-        image = image.reshape(t, n_component, n_gauss, -1)
-        inner = jnp.einsum("rtcpi,tcpx->rtcix", dot, image, precision=_HIGHEST)
-        return (inner * basis).sum(-2)
-
-    phi = jnp.asarray(tile_basis(2, dtype))
-    psi = jnp.asarray(polynomial_basis(mode, dtype))
-    out = contract(exponent_dot, values, phi) + contract(polynomial_dot, exponential, psi)
-    return out.transpose(0, 2, 1, 3)
+    ``derivatives`` six times [tiles, C * P, 64] are those of each Gaussian by its form,
+    ``tangents`` [R, 6, C * P] those of the forms by the row.
+    """
+    n_tiles, n_row = derivatives[0].shape[0], tangents.shape[0]
+    tangents = tangents.reshape(n_row, 6, n_component, -1).transpose(1, 2, 0, 3)
+    images = 0.0
+    for image, tangent in zip(derivatives, tangents, strict=True):
+        image = image.reshape(n_tiles, n_component, -1, TILE_PIXELS)
+        tangent = jnp.broadcast_to(tangent, (n_tiles, *tangent.shape))
+        images = images + jnp.matmul(tangent, image, precision=_HIGHEST)
+    return images.transpose(1, 2, 0, 3).reshape(n_component, n_row, -1)
 
 
-def _fisher_block(gauss, tangents, rows, patch, reference, mode, groups, block):
+def _fisher_block(form, tangents, rows, patch, reference, mode, groups, block):
     """chi2, gradient and matrix of one block with respect to its exposure's rows and sky."""
     e = patch.block_exposure[block]
-
-    def coefficients(g):
-        return block_coefficients(
-            g, patch.tile_x[block], patch.tile_y[block], patch.pixel_term[e], mode
-        )
-
-    exponent, polynomial = coefficients(gauss[e])
-    _, push = jax.linearize(coefficients, gauss[e])
-    exponent_dot, polynomial_dot = jax.vmap(push)(tangents[:, e])
-    exponential, values = block_values(exponent, polynomial, mode)
+    tile = block_images(form, patch, mode, block)
+    derivatives = derivative_images(form[e], tile)
     basis = sky_basis(patch, block)
-    model = values.sum(1) + block_sky(rows.sky[e], basis)
+    model = sum_images(form[e, 0], tile.value) + block_sky(rows.sky[e], basis)
     data, ierr = _tiles(patch.data, block), _tiles(patch.ierr, block)
     m0 = 0.0 if reference is None else _tiles(reference, block)
     delta = (ierr * ierr * (m0 - model) * (2.0 * data - m0 - model)).sum()
@@ -103,16 +96,10 @@ def _fisher_block(gauss, tangents, rows, patch, reference, mode, groups, block):
     for n_component, n_gauss, n_row in groups:
         if n_component * n_gauss * n_row:
             part = slice(start, start + n_component * n_gauss)
-            image = _derivative_images(
-                exponential[:, part],
-                values[:, part],
-                exponent_dot[:n_row, :, part],
-                polynomial_dot[:n_row, :, part],
-                mode,
-                (n_component, n_gauss),
+            image = _component_images(
+                [a[:, part] for a in derivatives], tangents[:n_row, e, :, part], n_component
             )
-            # component-major, as Rows flatten
-            images.append(jnp.swapaxes(image, 0, 1).reshape(n_component * n_row, -1))
+            images.append(image.reshape(n_component * n_row, -1))
         start += n_component * n_gauss
     images.append(basis.reshape(3, -1))
     weighted = jnp.concatenate(images) * ierr.reshape(-1)
@@ -137,10 +124,11 @@ def row_normal(
     the fluxes (one per component) and the sky.
     """
     gauss = row_gaussians(rows, scene, patch, mixture)
+    form = quadratic_form(gauss, patch.pixel_term, mode)
     n_sersic, n_point = rows.sersic.shape[-1], rows.point.shape[-1]
     if linear_only:
         n_sersic = n_point = 1
-    tangents = _row_tangents(rows, scene, patch, mixture, n_sersic)
+    tangents = _row_tangents(rows, scene, patch, mixture, mode, n_sersic)
     groups = (
         (rows.sersic.shape[1], patch.psf_bin.shape[-1], n_sersic),
         (rows.point.shape[1], patch.psf_point.flux.shape[-1], n_point),
@@ -153,7 +141,7 @@ def row_normal(
         jnp.zeros((n_exposures, n_local), dtype),
         jnp.zeros((n_exposures, n_local, n_local), dtype),
     )
-    one = partial(_fisher_block, gauss, tangents, rows, patch, reference, mode, groups)
+    one = partial(_fisher_block, form, tangents, rows, patch, reference, mode, groups)
 
     def step(i, carry):
         total, gradient, matrix = carry

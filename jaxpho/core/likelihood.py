@@ -1,9 +1,9 @@
 """chi2 and its gradient in one pass over the pixels.
 
-The work unit is a pixel x Gaussian evaluation. A block of 8x8 tiles at a time: exponents are one
-small matrix product (coefficients x monomials), the model a sum over Gaussians, and the gradient
-with respect to every Gaussian's parameters another product with the weighted residual, so nothing
-of size pixels x Gaussians ever leaves the cache. chi2 is in delta form,
+The work unit is a pixel x Gaussian evaluation. A block of 8x8 tiles at a time, the Gaussians'
+images are evaluated and summed to the model; their moments with the weighted residual, one matrix
+product per tile, are all that the gradient with respect to every Gaussian's parameters needs. So
+nothing of size pixels x Gaussians ever leaves the cache. chi2 is in delta form,
 
     chi2(m) - chi2(m0) = sum w (m0 - m) (2 d - m0 - m),
 
@@ -21,14 +21,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jaxpho.core.gaussians import Gaussians, unstack
 from jaxpho.core.patch import Patch
 from jaxpho.core.pixel import (
+    FORM_DERIVATIVE,
     TILE_PIXELS,
     PixelMode,
-    polynomial_basis,
-    tile_basis,
-    tile_coefficients,
+    TileImages,
+    quadratic_form,
+    tile_images,
+    tile_monomials,
     tile_offsets,
 )
 
@@ -50,23 +51,16 @@ def two_sum_add(total: TwoSum, term: Array) -> TwoSum:
     return TwoSum(high, total.low + error)
 
 
-def block_coefficients(
-    stacked: Array, tile_x: Array, tile_y: Array, pixel_term: Array, mode: PixelMode
-) -> tuple[Array, Array]:
-    """Exponent [tiles, n, 6] and polynomial [tiles, n, nb] of one exposure's Gaussians [6, n]."""
-    g = Gaussians(*(field[None, :] for field in unstack(stacked)))
-    return tile_coefficients(g, tile_x[:, None], tile_y[:, None], pixel_term, mode)
+def block_images(form: Array, patch: Patch, mode: PixelMode, block: Array) -> TileImages:
+    """Images of one exposure's Gaussians on a block; ``form`` is [E, 6, n]."""
+    e = patch.block_exposure[block]
+    tile_x, tile_y = patch.tile_x[block], patch.tile_y[block]
+    return tile_images(form[e], tile_x, tile_y, patch.pixel_term[e], mode)
 
 
-def block_values(exponent: Array, polynomial: Array, mode: PixelMode) -> tuple[Array, Array]:
-    """Exponential [tiles, n, 64] and value [tiles, n, 64] of every Gaussian on a block."""
-    dtype = exponent.dtype
-    phi = jnp.asarray(tile_basis(2, dtype))
-    exponential = jnp.exp(jnp.matmul(exponent, phi, precision=_HIGHEST))
-    if polynomial.shape[-1] == 1:
-        return exponential, exponential * polynomial
-    psi = jnp.asarray(polynomial_basis(mode, dtype))
-    return exponential, exponential * jnp.matmul(polynomial, psi, precision=_HIGHEST)
+def sum_images(norm: Array, value: Array) -> Array:
+    """Sum of Gaussians: norms [n] times values [tiles, n, 64]."""
+    return jnp.einsum("n,tnx->tx", norm, value, precision=_HIGHEST)
 
 
 def sky_basis(patch: Patch, block: Array) -> Array:
@@ -88,18 +82,12 @@ def _tiles(values: Array, block: Array) -> Array:
     return values[block].reshape(-1, TILE_PIXELS)
 
 
-def _chi2_block(gauss, sky, patch, reference, mode, block, with_gradient):
-    """Delta chi2 of a block, and its gradient with respect to Gaussians [6, n] and sky [3]."""
+def _chi2_block(form, sky, patch, reference, mode, block, with_gradient):
+    """Delta chi2 of a block, and its gradient with respect to forms [6, n] and sky [3]."""
     e = patch.block_exposure[block]
-    coefficients, pullback = jax.vjp(
-        lambda g: block_coefficients(
-            g, patch.tile_x[block], patch.tile_y[block], patch.pixel_term[e], mode
-        ),
-        gauss[e],
-    )
-    exponential, values = block_values(*coefficients, mode)
+    images = block_images(form, patch, mode, block)
     basis = sky_basis(patch, block)
-    model = values.sum(1) + block_sky(sky[e], basis)
+    model = sum_images(form[e, 0], images.value) + block_sky(sky[e], basis)
     data, ierr = _tiles(patch.data, block), _tiles(patch.ierr, block)
     weight = ierr * ierr
     m0 = 0.0 if reference is None else _tiles(reference, block)
@@ -107,40 +95,104 @@ def _chi2_block(gauss, sky, patch, reference, mode, block, with_gradient):
     if not with_gradient:
         return e, delta, None, None
     u = -2.0 * weight * (data - model)
-    exponent_bar, polynomial_bar = _moments(exponential, values, u, mode)
-    (gauss_bar,) = pullback((exponent_bar, polynomial_bar))
-    return e, delta, gauss_bar, (basis * u).sum((1, 2))
+    tiles = patch.tile_x[block], patch.tile_y[block]
+    form_bar = _form_gradient(form[e], images, u, *tiles, patch.pixel_term[e], mode)
+    return e, delta, form_bar, (basis * u).sum((1, 2))
 
 
-def _moments(exponential: Array, values: Array, u: Array, mode: PixelMode):
-    """Sums over a tile's pixels of u times values (exponentials) times the monomials."""
-    dtype = values.dtype
-    phi = jnp.asarray(tile_basis(2, dtype))
-    psi = jnp.asarray(polynomial_basis(mode, dtype))
+class _Moments(NamedTuple):
+    """Sums over pixels of an image times 1, p, d, p^2, p d, d^2; [tiles, n]."""
 
-    def moment(a, basis):
-        weighted = jnp.swapaxes(u[:, None, :] * basis, 1, 2)
-        return jnp.matmul(a, weighted, precision=_HIGHEST)
+    one: Array
+    p: Array
+    d: Array
+    pp: Array
+    pd: Array
+    dd: Array
 
-    return moment(values, phi), moment(exponential, psi)
+
+def _form_gradient(form, images, u, tile_x, tile_y, pixel_term, mode):
+    """Sum over a block's pixels of ``u`` times the derivatives of the model by the forms [6, n].
+
+    The transpose of `pixel.derivative_images`. Moments are taken in the tile's own coordinates
+    and moved to p and d afterwards: a matrix product with 6 columns for each image.
+    """
+    norm, x, y, f, slope, w = form
+    d0 = tile_y[:, None] - y
+    p0 = tile_x[:, None] - x - slope * d0
+    weighted = jnp.swapaxes(u[:, None, :] * tile_monomials(u.dtype), 1, 2)
+
+    def moments(image):
+        raw = jnp.matmul(image, weighted, precision=_HIGHEST)
+        one, mx, my, mxx, mxy, myy = (raw[..., i] for i in range(6))
+        along = mx - slope * my
+        p, d = p0 * one + along, d0 * one + my
+        pp = p0 * (p + along) + mxx - slope * (2.0 * mxy - slope * myy)
+        pd = d0 * p + p0 * my + mxy - slope * myy
+        return _Moments(one, p, d, pp, pd, d0 * (d + my) + myy)
+
+    a = moments(images.value)
+    p_bar, d_bar = -f * a.p, -w * a.d
+    f_bar, slope_bar, w_bar = -0.5 * a.pp, f * a.pd, -0.5 * a.dd
+    if images.rx is not None:
+        gx = moments(images.exponential * images.rx)
+        gy = moments(images.exponential * images.ry)
+        cx, cy = _form_derivative_sums(form, images, u, gx, gy, pixel_term, mode)
+        fs = f * slope
+        y_one, y_p, y_d = (
+            w * e - fs * g for e, g in ((gy.d, gy.p), (gy.pd, gy.pp), (gy.dd, gy.pd))
+        )
+        p_bar += f * (f * gx.p - slope * y_one)
+        d_bar += w * y_one
+        f_bar += f * gx.pp - slope * y_p + cx + slope * slope * cy
+        slope_bar += -f * (f * gx.pd - slope * y_d + y_p) + 2.0 * fs * cy
+        w_bar += y_d + cy
+    bars = (-p_bar, slope * p_bar - d_bar, f_bar, slope_bar, w_bar)
+    return jnp.stack([a.one.sum(0), *(norm * bar.sum(0) for bar in bars)])
+
+
+def _form_derivative_sums(form, images, u, gx, gy, pixel_term, mode):
+    """Sums over pixels of u E dH/dF along both axes, [tiles, n]."""
+
+    def total(image):
+        return jnp.matmul(image, u[..., None], precision=_HIGHEST)[..., 0]
+
+    if mode not in FORM_DERIVATIVE:
+        return total(images.exponential * images.cx), total(images.exponential * images.cy)
+    factor, rest = FORM_DERIVATIVE[mode]
+    cx, cy = factor * gx.one, factor * gy.one
+    if rest:
+        f, slope, w = form[3:]
+        constant = (rest * pixel_term) * total(images.exponential)
+        cx, cy = cx + f * constant, cy + (f * slope * slope + w) * constant
+    return cx, cy
 
 
 def _accumulate(gauss, sky, patch, reference, mode, width, with_gradient):
     """Loop over blocks, ``width`` at a time; padding blocks are never visited."""
+    form, pullback = jax.vjp(lambda g: quadratic_form(g, patch.pixel_term, mode), gauss)
+    carry = _loop(form, sky, patch, reference, mode, width, with_gradient)
+    if not with_gradient:
+        return carry
+    total, form_bar, sky_bar = carry
+    return total, *pullback(form_bar), sky_bar
+
+
+def _loop(form, sky, patch, reference, mode, width, with_gradient):
     n_exposures, n_last = patch.n_exposures, patch.data.shape[0] - 1
-    dtype = gauss.dtype
+    dtype = form.dtype
     zero = jnp.zeros(n_exposures, dtype)
     carry = (TwoSum(zero, zero),)
     if with_gradient:
-        carry += (jnp.zeros_like(gauss), jnp.zeros_like(sky))
-    one_block = partial(_chi2_block, gauss, sky, patch, reference, mode)
+        carry += (jnp.zeros_like(form), jnp.zeros_like(sky))
+    one_block = partial(_chi2_block, form, sky, patch, reference, mode)
 
-    def add(carry, e, delta, gauss_bar, sky_bar):
+    def add(carry, e, delta, form_bar, sky_bar):
         total = carry[0]
         new = two_sum_add(TwoSum(total.high[e], total.low[e]), delta)
         out = (TwoSum(total.high.at[e].set(new.high), total.low.at[e].set(new.low)),)
         if with_gradient:
-            out += (carry[1].at[e].add(gauss_bar), carry[2].at[e].add(sky_bar))
+            out += (carry[1].at[e].add(form_bar), carry[2].at[e].add(sky_bar))
         return out
 
     if width == 1:
@@ -154,13 +206,13 @@ def _accumulate(gauss, sky, patch, reference, mode, width, with_gradient):
         blocks = i * width + jnp.arange(width)
         used = (blocks < patch.n_blocks).astype(dtype)
         blocks = jnp.minimum(blocks, n_last)
-        e, delta, gauss_bar, sky_bar = jax.vmap(lambda b: one_block(b, with_gradient))(blocks)
+        e, delta, form_bar, sky_bar = jax.vmap(lambda b: one_block(b, with_gradient))(blocks)
         e = patch.block_exposure[blocks]
         sums = jax.ops.segment_sum(delta * used, e, n_exposures)
         out = (two_sum_add(carry[0], sums),)
         if with_gradient:
             out += (
-                carry[1].at[e].add(gauss_bar * used[:, None, None]),
+                carry[1].at[e].add(form_bar * used[:, None, None]),
                 carry[2].at[e].add(sky_bar * used[:, None]),
             )
         return out
@@ -231,8 +283,14 @@ def plain_delta_chi2(
     that are small.
     """
 
+    form = quadratic_form(gauss, patch.pixel_term, mode)
+
     def body(total, block):
-        e, delta, _, _ = _chi2_block_plain(gauss, sky, patch, reference, mode, block)
+        e = patch.block_exposure[block]
+        model = block_model(form, sky, patch, mode, block)
+        weight = _tiles(patch.ierr, block) ** 2
+        m0 = 0.0 if reference is None else _tiles(reference, block)
+        delta = (weight * (m0 - model) * (2.0 * _tiles(patch.data, block) - m0 - model)).sum()
         used = (block < patch.n_blocks).astype(delta.dtype)
         return total.at[e].add(delta * used), None
 
@@ -240,19 +298,8 @@ def plain_delta_chi2(
     return lax.scan(body, jnp.zeros(patch.n_exposures, gauss.dtype), blocks)[0]
 
 
-def _chi2_block_plain(gauss, sky, patch, reference, mode, block):
-    model = block_model(gauss, sky, patch, mode, block)
-    weight = _tiles(patch.ierr, block) ** 2
-    m0 = 0.0 if reference is None else _tiles(reference, block)
-    delta = weight * (m0 - model) * (2.0 * _tiles(patch.data, block) - m0 - model)
-    return patch.block_exposure[block], delta.sum(), None, None
-
-
-def block_model(gauss: Array, sky: Array, patch: Patch, mode: PixelMode, block: Array) -> Array:
-    """Model [tiles, 64] of one block."""
+def block_model(form: Array, sky: Array, patch: Patch, mode: PixelMode, block: Array) -> Array:
+    """Model [tiles, 64] of one block; ``form`` is [E, 6, n] from `pixel.quadratic_form`."""
     e = patch.block_exposure[block]
-    coefficients = block_coefficients(
-        gauss[e], patch.tile_x[block], patch.tile_y[block], patch.pixel_term[e], mode
-    )
-    _, values = block_values(*coefficients, mode)
-    return values.sum(1) + block_sky(sky[e], sky_basis(patch, block))
+    images = block_images(form, patch, mode, block)
+    return sum_images(form[e, 0], images.value) + block_sky(sky[e], sky_basis(patch, block))

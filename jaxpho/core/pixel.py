@@ -1,8 +1,6 @@
-"""Integration of Gaussians over pixels, as exponent and polynomial on 8x8 tiles.
+"""Integration of Gaussians over pixels, on 8x8 tiles.
 
-On a tile every Gaussian is ``exp(A . phi) * (B . psi)``: ``phi`` the six monomials up to second
-order and ``psi`` those up to the order of the pixel term, in coordinates about the tile's centre
-(absolute pixel coordinates would cost float32 three digits). The modes and their errors:
+The modes and their errors (of the image's peak, round Gaussian, worst sub-pixel position):
 
 ============= ===================================================== =====================
 mode          value                                                 error, sigma = .7 px
@@ -17,33 +15,31 @@ sixth         the same and the sixth cumulant                       7.6e-5
 A square pixel has variance 1/12 and cumulants k4 = -1/120, k6 = 1/252 along each axis, so with
 ``F = (S + I/12)^-1``, ``v = F d`` and Hermite polynomials ``H``, the pixel average of a Gaussian
 is ``N(d) [1 + k4/4! (H4(vx, Fxx) + H4(vy, Fyy)) + k6/6! (H6 + H6) + ...]``.
+
+The kernels see every Gaussian in the form ``norm exp(-(f p^2 + w d^2)/2) (1 + ...)`` with
+``d = y - y0`` and ``p = x - x0 - slope d``: the Cholesky factors of F. Sums of squares keep their
+float32 precision far out along an elongated Gaussian, and all that is costly (inverse, root) is
+done once per Gaussian instead of once per tile.
 """
 
-from math import factorial
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-
-from jaxpho.core.gaussians import Gaussians
 
 PixelMode = Literal["point", "second_order", "covariance", "fourth", "sixth"]
 PIXEL_MODES: tuple[str, ...] = get_args(PixelMode)
 
 TILE = 8
 TILE_PIXELS = TILE * TILE
-# Local coordinates are in units of 4 pixels, so that monomials of any order stay near one.
-SCALE = 4.0
 
-_DEGREE = {"point": 0, "covariance": 0, "second_order": 2, "fourth": 4, "sixth": 6}
+_K2 = 1.0 / 24.0
 _K4 = -1.0 / 120.0 / 24.0
 _K6 = 1.0 / 252.0 / 720.0
 
-
-def monomials(degree: int) -> list[tuple[int, int]]:
-    """Exponents (m, n) of x^m y^n up to ``degree``, by total order: (0,0), (1,0), (0,1), ..."""
-    return [(total - n, n) for total in range(degree + 1) for n in range(total + 1)]
+# dH/df = a (dH/dv / v) + b f where the mode's polynomials allow it: (a, b), saves an image.
+FORM_DERIVATIVE = {"second_order": (-0.5, 0.0), "fourth": (-1.5, -12.0 * _K4)}
 
 
 def tile_offsets() -> tuple[np.ndarray, np.ndarray]:
@@ -53,121 +49,137 @@ def tile_offsets() -> tuple[np.ndarray, np.ndarray]:
     return k // TILE - half, k % TILE - half
 
 
-def tile_basis(degree: int, dtype) -> np.ndarray:
-    """Monomials of the scaled offsets on a tile, [n_monomials, 64]."""
-    x, y = (offset / SCALE for offset in tile_offsets())
-    return np.stack([x**m * y**n for m, n in monomials(degree)]).astype(dtype)
+def tile_monomials(dtype) -> np.ndarray:
+    """1, x, y, x^2, xy, y^2 of the offsets on a tile, [6, 64]."""
+    x, y = tile_offsets()
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y]).astype(dtype)
 
 
-def polynomial_basis(mode: PixelMode, dtype) -> np.ndarray:
-    """The basis ``psi`` of a mode, [n_monomials, 64]."""
-    return tile_basis(_DEGREE[mode], dtype)
-
-
-def _linear_power(a: Array, b: Array, c: Array, power: int, degree: int) -> list:
-    """Coefficients of (a + b x + c y)^power on the monomials up to ``degree``."""
-    out = []
-    for m, n in monomials(degree):
-        k = power - m - n
-        if k < 0:
-            out.append(None)
-            continue
-        factor = factorial(power) / (factorial(k) * factorial(m) * factorial(n))
-        out.append(factor * a**k * b**m * c**n)
-    return out
-
-
-def _combine(terms: list[tuple[Array, list]]) -> list:
-    """Weighted sum of coefficient lists; None stands for zero."""
-    out = []
-    for column in zip(*(coefficients for _, coefficients in terms), strict=True):
-        parts = [
-            weight * value
-            for (weight, _), value in zip(terms, column, strict=True)
-            if value is not None
-        ]
-        out.append(sum(parts[1:], start=parts[0]) if parts else 0.0)
-    return out
-
-
-def tile_coefficients(
-    g: Gaussians, tile_x: Array, tile_y: Array, pixel_term: Array, mode: PixelMode
-) -> tuple[Array, Array]:
-    """Exponent and polynomial coefficients of Gaussians on a tile.
+def quadratic_form(stacked: Array, pixel_term: Array, mode: PixelMode) -> Array:
+    """Gaussians in the form the kernels evaluate.
 
     Parameters
     ----------
-    g : Gaussians
-        Fields broadcast against ``tile_x``, e.g. [1, n] against [tiles, 1].
-    tile_x, tile_y : Array
-        Centre of the tile, pixels.
+    stacked : Array
+        [..., 6, n] flux, x, y, cxx, cyy, cxy, see `gaussians.stack`.
     pixel_term : Array
-        1 where the pixel must be integrated over, 0 where the PSF includes the pixel already.
+        [...] 1 where the pixel must be integrated over, 0 where the PSF includes it already.
     mode : str
         One of `PIXEL_MODES`.
 
     Returns
     -------
-    exponent : Array
-        [..., 6]
-    polynomial : Array
-        [..., n_monomials of the mode]
+    Array
+        [..., 6, n] norm, x, y, f, slope, w.
     """
-    cxx, cyy, cxy = g.cxx, g.cyy, g.cxy
+    flux, x, y, cxx, cyy, cxy = (stacked[..., i, :] for i in range(6))
     if mode in ("covariance", "fourth", "sixth"):
-        cxx, cyy = cxx + pixel_term / 12.0, cyy + pixel_term / 12.0
-    det = cxx * cyy - cxy * cxy
-    fxx, fyy, fxy = cyy / det, cxx / det, -cxy / det
-    dx, dy = tile_x - g.x, tile_y - g.y
-    # Q = Fxx p^2 + dy^2/Cyy with p = dx - (Cxy/Cyy) dy: a sum of squares, so that an elongated
-    # Gaussian keeps its float32 precision far out along its major axis.
-    slope = cxy / cyy
-    p = dx - slope * dy
-    inv_cyy = 1.0 / cyy
-    exponent = [
-        -0.5 * (fxx * p * p + dy * dy * inv_cyy),
-        -SCALE * fxx * p,
-        SCALE * (fxx * p * slope - dy * inv_cyy),
-        -0.5 * SCALE**2 * fxx,
-        SCALE**2 * fxx * slope,
-        -0.5 * SCALE**2 * (fxx * slope * slope + inv_cyy),
-    ]
-    norm = g.flux / (2.0 * jnp.pi * jnp.sqrt(det))
-    degree = _DEGREE[mode]
-    if degree == 0:
-        polynomial = [norm]
-    else:
-        vx = (fxx * p, SCALE * fxx, SCALE * fxy)
-        vy = (-fxx * p * slope + dy * inv_cyy, SCALE * fxy, SCALE * fyy)
-        one = _linear_power(jnp.ones_like(norm), norm, norm, 0, degree)
-        terms = [(norm, one)]
-        weight = norm * pixel_term
-        for v, f in ((vx, fxx), (vy, fyy)):
-            terms += _hermite_terms(v, f, weight, mode, degree)
-        polynomial = _combine(terms)
-    shape = jnp.broadcast_shapes(norm.shape, dx.shape)
-    return (
-        jnp.stack([jnp.broadcast_to(c, shape) for c in exponent], -1),
-        jnp.stack([jnp.broadcast_to(c, shape) for c in polynomial], -1),
-    )
+        variance = pixel_term[..., None] / 12.0
+        cxx, cyy = cxx + variance, cyy + variance
+    f = cyy / (cxx * cyy - cxy * cxy)
+    w = 1.0 / cyy
+    norm = flux * jnp.sqrt(f * w) / (2.0 * jnp.pi)
+    return jnp.stack([norm, x, y, f, cxy * w, w], -2)
 
 
-def _hermite_terms(v: tuple, f: Array, weight: Array, mode: PixelMode, degree: int) -> list:
-    """Terms of the pixel integral along one axis; ``v`` is linear on the tile, ``f`` is Fxx."""
-    zero = _linear_power(*v, 0, degree)
-    two = _linear_power(*v, 2, degree)
+class TileImages(NamedTuple):
+    """Gaussians of unit norm on tiles, and what their derivatives are made of; [tiles, n, 64].
+
+    Attributes
+    ----------
+    p, d : Array
+        Coordinates in which the quadratic form is diagonal.
+    vx, vy : Array
+        F times the distance from the centre.
+    exponential : Array
+    value : Array
+        Exponential times the pixel term 1 + H(vx, Fxx) + H(vy, Fyy).
+    rx, ry : Array or None
+        dH/dv over v, along each axis; None for modes without pixel term.
+    cx, cy : Array or None
+        dH/dF.
+    """
+
+    p: Array
+    d: Array
+    vx: Array
+    vy: Array
+    exponential: Array
+    value: Array
+    rx: Array | None
+    ry: Array | None
+    cx: Array | None
+    cy: Array | None
+
+
+def tile_images(
+    form: Array, tile_x: Array, tile_y: Array, pixel_term: Array, mode: PixelMode
+) -> TileImages:
+    """Evaluate Gaussians on tiles.
+
+    Parameters
+    ----------
+    form : Array
+        [6, n] from `quadratic_form`.
+    tile_x, tile_y : Array
+        [tiles] centres, pixels.
+    pixel_term : Array
+        [] see `quadratic_form`.
+    mode : str
+        The same as given to `quadratic_form`.
+    """
+    x, y = (offset.astype(form.dtype) for offset in tile_offsets())
+    slope, f, w = form[4][:, None], form[3][:, None], form[5][:, None]
+    d0 = (tile_y[:, None] - form[2])[..., None]
+    p0 = (tile_x[:, None] - form[1])[..., None] - slope * d0
+    # the pixel's part of p is the same on every tile
+    p, d = p0 + (x - slope * y), d0 + y
+    vx, wd = f * p, w * d
+    vy = wd - slope * vx
+    exponential = jnp.exp(-0.5 * (vx * p + wd * d))
+    if mode in ("point", "covariance"):
+        return TileImages(p, d, vx, vy, exponential, exponential, None, None, None, None)
+    hx, rx, cx = _pixel_polynomial(vx, f, mode)
+    hy, ry, cy = _pixel_polynomial(vy, f * slope * slope + w, mode)
+    value = exponential * (1.0 + pixel_term * (hx + hy))
+    factors = (pixel_term * a for a in (rx, ry, cx, cy))
+    return TileImages(p, d, vx, vy, exponential, value, *factors)
+
+
+def _pixel_polynomial(v: Array, f: Array, mode: PixelMode) -> tuple[Array, Array, Array]:
+    """Pixel term H(v, f) along one axis, dH/dv over v, and dH/df."""
+    v2 = v * v
     if mode == "second_order":
-        return [(weight / 24.0, two), (-weight * f / 24.0, zero)]
-    four = _linear_power(*v, 4, degree)
-    w4 = weight * _K4
-    terms = [(w4, four), (-6.0 * w4 * f, two), (3.0 * w4 * f * f, zero)]
+        return _K2 * (v2 - f), 2.0 * _K2, -_K2
+    h3 = v2 - 3.0 * f  # over v
+    h4 = h3 * h3 - 6.0 * f * f
+    h, r, c = _K4 * h4, 4.0 * _K4 * h3, -6.0 * _K4 * (v2 - f)
     if mode == "sixth":
-        six = _linear_power(*v, 6, degree)
-        w6 = weight * _K6
-        terms += [
-            (w6, six),
-            (-15.0 * w6 * f, four),
-            (45.0 * w6 * f * f, two),
-            (-15.0 * w6 * f * f * f, zero),
-        ]
-    return terms
+        h5 = (v2 - 10.0 * f) * v2 + 15.0 * f * f  # over v
+        h += _K6 * (v2 * h5 - 5.0 * f * h4)
+        r += 6.0 * _K6 * h5
+        c += -15.0 * _K6 * h4
+    return h, r, c
+
+
+def derivative_images(form: Array, t: TileImages) -> tuple[Array, ...]:
+    """Derivatives of every Gaussian with respect to its form, six times [tiles, n, 64]."""
+    norm, _, _, f, slope, w = form[..., None]
+    p_part, d_part, f_part, w_part, slope_part = 0.0, 0.0, 0.0, 0.0, 0.0
+    if t.rx is not None:
+        x_part, y_part = t.rx * t.vx, t.ry * t.vy
+        p_part = t.exponential * (x_part - slope * y_part)
+        d_part = t.exponential * y_part
+        f_part = p_part * t.p + t.exponential * (t.cx + slope * slope * t.cy)
+        w_part = d_part * t.d + t.exponential * t.cy
+        slope_part = -d_part * t.vx + 2.0 * f * slope * t.exponential * t.cy
+    along_p = f * (p_part - t.value * t.p)
+    along_d = w * (d_part - t.value * t.d)
+    return (
+        t.value,
+        -norm * along_p,
+        norm * (slope * along_p - along_d),
+        norm * (f_part - 0.5 * t.value * t.p * t.p),
+        norm * (slope_part - t.d * along_p),
+        norm * (w_part - 0.5 * t.value * t.d * t.d),
+    )

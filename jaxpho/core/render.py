@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxpho.core.gaussians import Gaussians, stack
-from jaxpho.core.likelihood import block_coefficients, block_model, block_values
+from jaxpho.core.likelihood import block_model, sum_images
 from jaxpho.core.patch import Patch
-from jaxpho.core.pixel import TILE, PixelMode
+from jaxpho.core.pixel import TILE, PixelMode, quadratic_form, tile_images
 
 
 def render(gauss: Array, sky: Array, patch: Patch, mode: PixelMode = "fourth") -> Array:
@@ -28,9 +28,10 @@ def render(gauss: Array, sky: Array, patch: Patch, mode: PixelMode = "fourth") -
     Array
         [M, N] in image units, padding included.
     """
+    form = quadratic_form(gauss, patch.pixel_term, mode)
 
     def one(block):
-        return block_model(gauss, sky, patch, mode, block).reshape(-1)
+        return block_model(form, sky, patch, mode, block).reshape(-1)
 
     return lax.map(one, jnp.arange(patch.data.shape[0]))
 
@@ -56,14 +57,13 @@ def render_image(
     half = (TILE - 1) / 2
     stacked = stack(g)
     dtype = stacked.dtype
+    term = jnp.asarray(pixel_term, dtype)
+    form = quadratic_form(stacked, term, mode)
 
     def tile(k):
         x = ((k % columns) * TILE + half).astype(dtype)
         y = ((k // columns) * TILE + half).astype(dtype)
-        coefficients = block_coefficients(
-            stacked, x[None], y[None], jnp.asarray(pixel_term, dtype), mode
-        )
-        return block_values(*coefficients, mode)[1].sum((0, 1))
+        return sum_images(form[0], tile_images(form, x[None], y[None], term, mode).value)
 
     tiles = lax.map(jax.checkpoint(tile), jnp.arange(rows * columns))
     # within a tile x leads: [row, column, i (x), j (y)] -> [row, j, column, i]
