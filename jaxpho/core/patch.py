@@ -15,6 +15,13 @@ from jaxpho.core.gaussians import Gaussians
 from jaxpho.core.pixel import tile_offsets
 
 
+def bucket(n: int, minimum: int = 1) -> int:
+    """Padded size: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ... (two per octave)."""
+    n = max(int(n), minimum)
+    power = 1 << (n - 1).bit_length()
+    return n if n <= 4 else (power * 3 // 4 if n <= power * 3 // 4 else power)
+
+
 class Patch(NamedTuple):
     """Pixels, astrometry and PSFs of a region in all its exposures.
 

@@ -74,7 +74,7 @@ def scene_rows(theta: Array, scene: Scene, patch: Patch) -> Rows:
     values = jnp.concatenate([theta, scene.constants.astype(theta.dtype)])
     nuisance = values[scene.nuisance_index]
     dra, ddec, scale = (nuisance[:, None, i] for i in range(3))
-    to_ra = 1.0 / (3600.0 * scene.cos_dec)
+    to_ra = 1.0 / (3600.0 * scene.cos_dec.astype(theta.dtype))
 
     def rows(index: Array) -> Array:
         row = values[index][patch.exposure_band]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpho.core.gaussians import Gaussians
-from jaxpho.core.patch import Patch
+from jaxpho.core.patch import Patch, bucket
 from jaxpho.core.pixel import TILE, TILE_PIXELS
 from jaxpho.data.tiles import TileSet
 
@@ -125,13 +125,6 @@ class PackedPatch:
         }
 
 
-def bucket(n: int, minimum: int = 1) -> int:
-    """Padded size: the next of 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, ... (two per octave)."""
-    n = max(int(n), minimum)
-    power = 1 << (n - 1).bit_length()
-    return n if n <= 4 else (power * 3 // 4 if n <= power * 3 // 4 else power)
-
-
 def expand_psf(parameters: np.ndarray, n_radii: int) -> np.ndarray:
     """One PSF mixture per Sersic radius: repeats a mixture whose ``sersic_bin`` is -1."""
     if (parameters["sersic_bin"] >= 0).all():
@@ -220,7 +213,8 @@ def build_patch(
 
     counts = [-(-len(t.x0) // tiles_per_block) for t in tiles]
     starts = np.concatenate([[0], np.cumsum(counts)])
-    m_pad = size(int(starts[-1]))
+    # loops stop at the last block in use, so that padding blocks costs memory only
+    m_pad = max(64, 1 << (int(starts[-1]) - 1).bit_length()) if pad else int(starts[-1])
     flat = (m_pad, tiles_per_block, TILE_PIXELS)
     data, ierr = np.zeros(flat), np.zeros(flat)
     tile_x, tile_y = np.zeros(flat[:2]), np.zeros(flat[:2])

@@ -116,7 +116,7 @@ def optimize(
     -------
     Optimum
     """
-    options = {"with_volume": with_volume}
+    options = {"volume": 1.0 if with_volume else 0.0}
     free = ~linear
     transform = problem.transform
     confined = np.asarray(transform.bounded) | np.asarray(transform.disc)

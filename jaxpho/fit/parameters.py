@@ -262,6 +262,7 @@ def build_parameters(
     exposure_bands: Sequence[str] = (),
     n_exposures: int | None = None,
     size=lambda n: n,
+    component_size=lambda n: n,
     dtype=np.float32,
 ) -> tuple[ParameterTable, int]:
     """Parameters of a patch.
@@ -281,8 +282,8 @@ def build_parameters(
         Per exposure; may be empty for none.
     n_exposures : int, optional
         Exposures of the packed patch, padding included.
-    size : callable
-        Padded size of an axis (`jaxpho.data.packing.bucket`).
+    size, component_size : callable
+        Padded numbers of parameters and of components (each component costs time).
     dtype : dtype
 
     Returns
@@ -314,7 +315,7 @@ def build_parameters(
     arrays = {}
     for profile, width in (("sersic", len(ROW)), ("point", len(POINT_ROW))):
         count = len(rows[profile])
-        padded = size(count) if count else 0
+        padded = component_size(count) if count else 0
         a = np.empty((len(bands), padded, width), np.int64)
         a[:] = empty[profile]
         if count:

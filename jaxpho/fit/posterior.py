@@ -60,12 +60,11 @@ class Evaluation(NamedTuple):
     theta: Array
 
 
-def _energy(z: Array, tr: Transform, with_volume: bool) -> Array:
-    energy = prior_energy(z, tr)
-    return energy - log_volume(z, tr) if with_volume else energy
+def _energy(z: Array, tr: Transform, volume: Array | float) -> Array:
+    return prior_energy(z, tr) - volume * log_volume(z, tr)
 
 
-@partial(jax.jit, static_argnames=("static", "linear_only", "with_volume"))
+@partial(jax.jit, static_argnames=("static", "linear_only"))
 def evaluate(
     z: Array,
     problem: Problem,
@@ -73,7 +72,7 @@ def evaluate(
     *,
     static: Static = DEFAULT_STATIC,
     linear_only: bool = False,
-    with_volume: bool = False,
+    volume: Array | float = 0.0,
 ) -> Evaluation:
     """chi2, gradient and Gauss-Newton matrix of the posterior at z.
 
@@ -87,17 +86,17 @@ def evaluate(
     static : Static
     linear_only : bool
         Derivatives with respect to fluxes and sky only (cheaper).
-    with_volume : bool
-        Density in z (as the sampler sees it) instead of in the natural coordinates.
+    volume : float
+        0 for the density in the natural coordinates, 1 for that in z, as the sampler sees it.
     """
     patch, scene, tr, mixture = problem
     theta = physical(z, tr)
     normal = normal_equations(theta, scene, patch, mixture, reference, static.mode, linear_only)
     jacobian = jax.jacfwd(physical)(z, tr)
     fisher = jacobian.T @ normal.fisher @ jacobian
-    energy, slope = jax.value_and_grad(_energy)(z, tr, with_volume)
+    energy, slope = jax.value_and_grad(_energy)(z, tr, volume)
     gradient = normal.gradient @ jacobian + slope
-    curvature = fisher + jnp.diag(prior_curvature(z, tr, with_volume))
+    curvature = fisher + jnp.diag(prior_curvature(z, tr, volume))
     chi2 = TwoSum(normal.chi2.high.sum(), normal.chi2.low.sum())
     return Evaluation(chi2, energy, gradient, curvature, theta)
 
@@ -134,7 +133,7 @@ def log_density(
 ) -> Array:
     """Log posterior density in z (likelihood, priors and volume), up to a constant."""
     likelihood = log_likelihood(physical(z, problem.transform), problem, reference, static)
-    return likelihood - _energy(z, problem.transform, True)
+    return likelihood - _energy(z, problem.transform, 1.0)
 
 
 to_physical = jax.jit(physical)

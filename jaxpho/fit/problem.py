@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxpho.core.patch import bucket
 from jaxpho.core.sersic import load_mixture
 from jaxpho.fit.options import FitOptions
 from jaxpho.fit.parameters import ParameterTable, SourceStart, build_parameters
@@ -47,6 +48,7 @@ def make_problem(
         exposure_bands=packed.exposure_bands,
         n_exposures=packed.patch.n_exposures,
         size=_bucket,
+        component_size=bucket,
         dtype=dtype,
     )
     problem = Problem(

@@ -7,19 +7,23 @@ as one vectorised program.
 
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
-from numpyro.infer import MCMC, NUTS
+from numpyro.infer.hmc import hmc
+from numpyro.infer.util import log_density
 
 from jaxpho.fit.models import whitened_model
 from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.posterior import Problem, Static, model_of
+from jaxpho.fit.transforms import physical
 
-_FIELDS = ("diverging", "num_steps", "accept_prob", "adapt_state.step_size")
+CHUNK = 25
+"""Iterations of one call of the compiled program: warm-up and draws share it."""
 
 
 @dataclass
@@ -50,26 +54,72 @@ class Draws:
     rounds: int
 
 
-@lru_cache(maxsize=32)
-def _sampler(static: Static, options: tuple) -> MCMC:
-    """One MCMC object per configuration: numpyro caches compiled programs on it."""
-    warmup, samples, chains, accept, depth = options
-    kernel = NUTS(
-        partial(whitened_model, static=static),
-        adapt_mass_matrix=False,
-        target_accept_prob=accept,
-        max_tree_depth=depth,
-        step_size=0.5,
-    )
-    return MCMC(
-        kernel,
-        num_warmup=warmup,
-        num_samples=samples,
-        num_chains=chains,
-        chain_method="vectorized",
-        progress_bar=False,
-        jit_model_args=True,
-    )
+class Arguments(NamedTuple):
+    """What the sampled density depends on, see `whitened_model`."""
+
+    problem: Problem
+    centre: jax.Array
+    factor: jax.Array
+    reference: jax.Array
+
+
+class Settings(NamedTuple):
+    """What a sampling program is compiled for."""
+
+    static: Static
+    num_warmup: int
+    target_accept: float
+    max_tree_depth: int
+
+
+class _Sampler:
+    """Compiled starts and steps of vectorised chains (numpyro's functional NUTS)."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self._init, self._sample = hmc(potential_fn_gen=self._potential, algo="NUTS")
+        self.begin = jax.jit(jax.vmap(self._begin, (0, 0, None)))
+        self.advance = jax.jit(self._advance)
+
+    def _potential(self, *arguments):
+        model = partial(whitened_model, static=self.settings.static)
+
+        def energy(xi):
+            return -log_density(model, arguments, {}, {"xi": xi})[0]
+
+        return energy
+
+    def _begin(self, key, xi, arguments: Arguments):
+        return self._init(
+            xi,
+            num_warmup=self.settings.num_warmup,
+            step_size=0.5,
+            adapt_mass_matrix=False,
+            target_accept_prob=self.settings.target_accept,
+            max_tree_depth=self.settings.max_tree_depth,
+            find_heuristic_step_size=False,
+            model_args=tuple(arguments),
+            rng_key=key,
+        )
+
+    def _advance(self, state, arguments: Arguments):
+        """`CHUNK` iterations of all chains; draws of theta and statistics are collected."""
+        sample = jax.vmap(lambda s: self._sample(s, model_args=tuple(arguments)))
+
+        def step(state, _):
+            state = sample(state)
+            return state, (state.z, state.diverging, state.num_steps, state.accept_prob)
+
+        state, (xi, *statistics) = jax.lax.scan(step, state, length=CHUNK)
+        z = arguments.centre + jnp.einsum("ij,dcj->dci", arguments.factor, xi)
+        theta = jax.vmap(jax.vmap(lambda x: physical(x, arguments.problem.transform)))(z)
+        return state, theta, *statistics
+
+
+@lru_cache(maxsize=16)
+def _sampler(settings: Settings) -> _Sampler:
+    """One object per configuration: compiled programs live on it."""
+    return _Sampler(settings)
 
 
 def whitening(curvature: np.ndarray) -> np.ndarray:
@@ -102,53 +152,45 @@ def sample(
     Draws
     """
     dtype = problem.patch.data.dtype
-    centre = jnp.asarray(mode.z, dtype)
-    factor = jnp.asarray(whitening(mode.curvature), dtype)
-    reference = model_of(jnp.asarray(mode.theta, dtype), problem, static)
-    mcmc = _sampler(
-        static,
-        (
-            options.num_warmup,
-            options.num_samples,
-            options.num_chains,
-            options.target_accept,
-            options.max_tree_depth,
-        ),
+    warmup_chunks = -(-options.num_warmup // CHUNK)
+    draw_chunks = -(-options.num_samples // CHUNK)
+    sampler = _sampler(
+        Settings(static, warmup_chunks * CHUNK, options.target_accept, options.max_tree_depth)
+    )
+    arguments = Arguments(
+        problem,
+        jnp.asarray(mode.z, dtype),
+        jnp.asarray(whitening(mode.curvature), dtype),
+        model_of(jnp.asarray(mode.theta, dtype), problem, static),
     )
     start_key, key = jax.random.split(key)
-    shape = (options.num_chains, len(mode.z))
-    start = 0.5 * jax.random.normal(start_key, shape, dtype)
-    if options.num_chains == 1:
-        start = start[0]
-    arguments = (problem, centre, factor, reference)
-    mcmc.post_warmup_state = None
-    mcmc.warmup(
-        key, *arguments, init_params={"xi": start}, extra_fields=_FIELDS, collect_warmup=True
-    )
-    warmup = int(np.sum(np.asarray(mcmc.get_extra_fields()["num_steps"])))
-    parts, extra = [], []
+    start = 0.5 * jax.random.normal(start_key, (options.num_chains, len(mode.z)), dtype)
+    state = sampler.begin(jax.random.split(key, options.num_chains), start, arguments)
+    warmup = 0
+    for _ in range(warmup_chunks):
+        state, _, _, steps, _ = sampler.advance(state, arguments)
+        warmup += int(steps.sum())
+    parts, statistics = [], []
     for rounds in range(1, options.max_rounds + 1):  # noqa: B007 (reported)
-        mcmc.run(mcmc.post_warmup_state.rng_key, *arguments, extra_fields=_FIELDS)
-        parts.append(np.asarray(mcmc.get_samples(group_by_chain=True)["theta"]))
-        extra.append(jax.tree.map(np.asarray, mcmc.get_extra_fields(group_by_chain=True)))
-        mcmc.post_warmup_state = mcmc.last_state
-        theta = np.concatenate(parts, 1)
+        for _ in range(draw_chunks):
+            state, theta, *found = sampler.advance(state, arguments)
+            parts.append(np.asarray(theta))
+            statistics.append([np.asarray(a) for a in found])
+        # [draw, chain, n] -> [chain, draw, n]
+        theta = np.swapaxes(np.concatenate(parts), 0, 1)
         rhat, ess = diagnose(theta)
         if np.nanmax(rhat) < options.max_rhat and np.nanmin(ess) > options.min_ess:
             break
-
-    def total(name):
-        return sum(np.sum(e[name]) for e in extra)
-
+    diverging, steps, accept = (np.concatenate(a) for a in zip(*statistics, strict=True))
     return Draws(
         theta=theta,
         rhat=rhat,
         ess=ess,
-        divergences=int(total("diverging")),
-        gradients=int(total("num_steps")),
+        divergences=int(diverging.sum()),
+        gradients=int(steps.sum()),
         warmup_gradients=warmup,
-        accept=float(np.mean([e["accept_prob"].mean() for e in extra])),
-        step_size=float(np.mean(extra[-1]["adapt_state.step_size"])),
+        accept=float(accept.mean()),
+        step_size=float(np.mean(state.adapt_state.step_size)),
         rounds=rounds,
     )
 

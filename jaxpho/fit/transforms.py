@@ -96,18 +96,15 @@ def log_volume(z: Array, tr: Transform) -> Array:
     return jnp.sum(jnp.where(tr.bounded, logistic, jnp.where(tr.disc, disc, 0.0)))
 
 
-def prior_curvature(z: Array, tr: Transform, with_volume: bool) -> Array:
+def prior_curvature(z: Array, tr: Transform, volume: Array | float) -> Array:
     """Diagonal of a positive approximation to the prior's second derivative in z, [n].
 
     The Gauss-Newton part of the normal priors is exact for linear and logistic maps; the volume
     term of a disc is bounded from below by zero.
     """
     slope = jax.jvp(lambda x: coordinate(x, tr), (z,), (jnp.ones_like(z),))[1]
-    curvature = (slope * tr.precision) ** 2
-    if with_volume:
-        s = jax.nn.sigmoid(z)
-        norm = 1.0 + z * z + z[tr.partner] ** 2
-        disc = jnp.maximum(2.0 * (norm - 2.0 * z * z) / norm**2, 0.0)
-        volume = jnp.where(tr.bounded, 2.0 * s * (1.0 - s), jnp.where(tr.disc, disc, 0.0))
-        curvature = curvature + volume
-    return curvature
+    s = jax.nn.sigmoid(z)
+    norm = 1.0 + z * z + z[tr.partner] ** 2
+    disc = jnp.maximum(2.0 * (norm - 2.0 * z * z) / norm**2, 0.0)
+    bent = jnp.where(tr.bounded, 2.0 * s * (1.0 - s), jnp.where(tr.disc, disc, 0.0))
+    return (slope * tr.precision) ** 2 + volume * bent
