@@ -6,6 +6,8 @@ float64 with dense linear algebra: it shares no code with `jaxpho.core` beyond t
 types, and serves as the reference of the tests.
 """
 
+from importlib.resources import files
+from io import BytesIO
 from typing import NamedTuple
 
 import numpy as np
@@ -29,12 +31,14 @@ class Synthetic(NamedTuple):
     """A packed patch, its scene, and the host-side numbers it was made from.
 
     ``labels`` names the entries of ``theta``: (source index or ("exposure", e), name, band).
+    ``table`` holds the mixture's coefficients of ln sigma and amplitude in float64.
     """
 
     patch: Patch
     blocks: list
     scene: Scene
     mixture: Mixture
+    table: tuple
     theta: np.ndarray
     labels: list
     types: tuple
@@ -137,6 +141,8 @@ def make(
     crval = np.broadcast_to(sky / 3600.0 / [COS_DEC, 1.0], (n_e, n_s, 2))
     astrometry = Astrometry(d, cw, crpix, np.array(crval))
     psf = [[draw_psf(rng, n_psf, psf_sigma) for _ in types] for _ in exposure_band]
+    with np.load(BytesIO(files("jaxpho.core.tables").joinpath(f"{mixture}.npz").read_bytes())) as f:
+        table = (f["log_sigma"], f["amplitude"])
     mixture = load_mixture(mixture, dtype)
     scene, theta, labels = make_scene(types, sky, n_bands, n_e, flux, nuisances, rng)
     images = _blank_tiles(rng, shape, origin, n_e, masked)
@@ -144,7 +150,7 @@ def make(
     pixel_term = np.ones(n_e)
     pixel_term[1::3] = 0.0
     out = Synthetic(
-        None, None, scene, mixture, theta, labels, tuple(types), exposure_band, images,
+        None, None, scene, mixture, table, theta, labels, tuple(types), exposure_band, images,
         astrometry, psf, gain, pixel_term,
     )  # fmt: skip
     if simulate:
@@ -285,7 +291,7 @@ def oracle_gaussians(synthetic, theta, e):
     """Gaussians [n, 6] (flux, x, y, cxx, cyy, cxy) in the exposure's own pixels, float64."""
     components, (dra, ddec, scale, *_) = oracle_rows(synthetic, theta, e)
     a, out = synthetic.astrometry, []
-    table = [np.asarray(c, float) for c in synthetic.mixture]
+    table = synthetic.table
     for profile, s, v in components:
         sky = np.array([(v["ra"] + dra) / COS_DEC, v["dec"] + ddec]) / 3600.0
         centre = a.cw[e, s] @ (sky - a.crval[e, s]) + a.crpix[e, s]
