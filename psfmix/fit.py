@@ -17,6 +17,8 @@ log = logging.getLogger("psfmix.fit")
 # Smallest sigma (native px): narrower components would make the renderer's pixel term inaccurate.
 FLOOR = 0.4
 _MAX_STEPS = 150
+# Blocks of the coarse target: the FWHM stays this many blocks wide.
+_COARSE = 3.5
 
 
 @dataclass(frozen=True)
@@ -180,15 +182,15 @@ def fit_mixture(
     InputError
         The image or an option cannot be used.
     """
-    target = build_target(
-        image,
-        oversample=float(oversample),
-        includes_pixel=includes_pixel,
-        normalize=normalize,
-        trim=trim,
-        center=center,
-        weight=weight,
-    )
+    layout = {
+        "oversample": float(oversample),
+        "includes_pixel": includes_pixel,
+        "normalize": normalize,
+        "trim": trim,
+        "center": center,
+        "weight": weight,
+    }
+    target = build_target(image, **layout)
     if ngauss < 1 or 6 * ngauss > len(target.x):
         raise InputError(f"{ngauss} Gaussians for a PSF image with {len(target.x)} usable samples")
     options = Options(floor=floor, signed=signed)
@@ -200,7 +202,9 @@ def fit_mixture(
         best = minimise(to_free(raw, floor, signed), target, options, max_steps)
         best = polish(best, target, options)
     else:
-        best = search(target, ngauss, options, max_steps)
+        smallest = target.fwhm * target.oversample / _COARSE
+        coarse = target if smallest < 2 else build_target(image, **layout, smallest=smallest)
+        best = search(target, coarse, ngauss, options, max_steps)
     raw = best.raw
     raw[:, AMP] *= target.total / raw[:, AMP].sum()
     if start is None:

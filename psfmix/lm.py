@@ -9,7 +9,7 @@ from psfmix.model import AMP, chain, columns, to_raw
 _UP, _DOWN = 4.0, 0.3
 _DAMPING_MAX = 1e8
 # Stop after this many successive steps that lower the cost by less than this fraction.
-_STALL, _STALL_FRACTION = 5, 1e-5
+_STALL, _STALL_FRACTION = 5, 3e-5
 
 
 class Options(NamedTuple):

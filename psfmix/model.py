@@ -9,6 +9,8 @@ import numpy as np
 
 # Columns of a component in the raw parametrisation.
 AMP, X, Y, CXX, CYY, CXY = range(6)
+# exp(-100) = 4e-44 stands for zero.
+_EXPONENT_FLOOR = -100.0
 
 
 def brightness(raw, x, y, variance=0.0, pixel_variance=0.0):
@@ -44,7 +46,9 @@ def _density(raw, x, y, variance, pixel_variance):
     dx, dy = x - raw[:, X, None], y - raw[:, Y, None]
     vx = fxx[:, None] * dx + fxy[:, None] * dy
     vy = fxy[:, None] * dx + fyy[:, None] * dy
-    value = np.exp(-0.5 * (dx * vx + dy * vy)) / (2 * np.pi * np.sqrt(det))[:, None]
+    # Without a floor the squares become denormal numbers, which are a hundred times slower.
+    exponent = np.maximum(-0.5 * (dx * vx + dy * vy), _EXPONENT_FLOOR)
+    value = np.exp(exponent) / (2 * np.pi * np.sqrt(det))[:, None]
     if pixel_variance > 0:
         # Fourth cumulant of a square pixel of side sqrt(12 pixel_variance): -side^4/120, over 4!.
         side4 = (12 * pixel_variance) ** 2

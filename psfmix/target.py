@@ -84,8 +84,12 @@ def build_target(
     trim=0,
     center=None,
     weight=None,
+    smallest=1,
 ):
-    """Check a PSF image and lay it out for the fit; arguments as in `psfmix.fit.fit_mixture`."""
+    """Check a PSF image and lay it out for the fit; arguments as in `psfmix.fit.fit_mixture`.
+
+    `smallest` is the side, in image pixels, of the smallest block: a coarser target is faster.
+    """
     image, weight, center = _checked(image, oversample, normalize, trim, center, weight)
     valid = np.isfinite(image) & (weight > 0)
     if not valid.any():
@@ -103,7 +107,7 @@ def build_target(
     peak = float(np.nanmax(density))
     fwhm = 2 * np.sqrt(np.count_nonzero(density > peak / 2) / np.pi) / oversample
     core = max(_CORE_PIXELS, _CORE_FWHM * fwhm)
-    labels, sizes = _label_blocks(valid, center, core * oversample, max(2.0, oversample))
+    labels, sizes = _label_blocks(valid, center, core * oversample, max(2.0, oversample), smallest)
     pixel_variance = 0.0 if includes_pixel else 1 / (12 * oversample**2)
     ny, nx = image.shape
     gx, gy = np.meshgrid(
@@ -174,7 +178,7 @@ def _checked(image, oversample, normalize, trim, center, weight):
     return image, np.nan_to_num(weight, posinf=0.0), center
 
 
-def _label_blocks(valid, center, core, first):
+def _label_blocks(valid, center, core, first, smallest):
     """Number every usable pixel by its block; blocks grow from 1 to 8 pixels with the distance.
 
     Outside `core` (half width, image pixels) they are up to `first` pixels wide, and wider in
@@ -192,7 +196,7 @@ def _label_blocks(valid, center, core, first):
     pieces = []
     for size in (*_BLOCKS, 1):
         bx, by = px // size, py // size
-        inner = core * max(1.0, size / first)
+        inner = core * max(1.0, size / first) if size > smallest else 0.0
         far = (np.abs((bx + 0.5) * size) > inner) | (np.abs((by + 0.5) * size) > inner)
         candidates = free & far if size > 1 else free
         key = (by - by.min()) * (bx.max() - bx.min() + 1) + (bx - bx.min())

@@ -87,11 +87,11 @@ class SampleOptions:
         "nuts: no-U-turn sampler whitened by the Fisher matrix; none: optimum and Laplace errors",
         choices=("nuts", "none"),
     )
-    num_warmup: int = option(80, "warm-up iterations per chain (step size only)", ge=10)
-    num_samples: int = option(250, "draws per chain and round", ge=10)
+    num_warmup: int = option(75, "warm-up iterations per chain (step size only)", ge=10)
+    num_samples: int = option(100, "draws per chain and round", ge=10)
     num_chains: int = option(4, "chains, run as one vectorised program", ge=1)
     max_rounds: int = option(
-        3, "further rounds of draws until max_rhat and min_ess are met, at most", ge=1
+        8, "rounds of draws until max_rhat and min_ess are met, at most", ge=1
     )
     min_ess: float = option(200.0, "effective samples wanted for every parameter", ge=0)
     max_rhat: float = option(1.02, "largest split R-hat wanted", gt=1)
