@@ -6,7 +6,7 @@ from psfmix.lm import minimise
 from psfmix.model import AMP, densities, to_free
 from psfmix.starts import radial_starts, star_starts, with_amplitudes
 
-# Steps spent on every start, starts that go on, starts that converge and are polished, first rung of the ladder.
+# Steps on every start; starts that go on, converge, are polished; first rung of the ladder.
 _TRIAL_STEPS = 25
 _SECOND, _THIRD, _POLISHED = 12, 6, 4
 _LADDER_FROM = 3
