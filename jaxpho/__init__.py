@@ -1,3 +1,32 @@
 """Forward-modelling photometry and shapes of galaxies, in JAX."""
 
+from importlib import import_module
+
 __version__ = "0.1.0.dev0"
+
+_PUBLIC = {
+    "Exposure": "jaxpho.data.exposure",
+    "FitOptions": "jaxpho.fit.options",
+    "InputError": "jaxpho.errors",
+    "Nuisance": "jaxpho.data.exposure",
+    "Patch": "jaxpho.data.packing:PackedPatch",
+    "PatchResult": "jaxpho.fit.result",
+    "Peak": "jaxpho.data.catalog",
+    "PriorOptions": "jaxpho.fit.options",
+    "SampleOptions": "jaxpho.fit.options",
+    "exposure_from_arrays": "jaxpho.data.arrays",
+    "fit_patch": "jaxpho.fit.driver",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name):
+    """Public names are imported when first used: ``import jaxpho`` stays light."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'jaxpho' has no attribute {name!r}")
+    module, _, other = _PUBLIC[name].partition(":")
+    return getattr(import_module(module), other or name)
+
+
+def __dir__():
+    return sorted(__all__)

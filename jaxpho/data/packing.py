@@ -73,6 +73,23 @@ class PackedPatch:
     unit: str = "nJy"
     nuisances: list = field(default_factory=list)
 
+    @classmethod
+    def from_arrays(cls, exposures, peaks, **options) -> "PackedPatch":
+        """Pack exposures made of arrays (`jaxpho.data.arrays.exposure_from_arrays`).
+
+        Parameters
+        ----------
+        exposures : sequence of Exposure
+        peaks : sequence of Peak
+            The sources to model.
+        **options
+            Those of `jaxpho.data.pack.pack_patch`; ``bands`` defaults to the exposures' order.
+        """
+        from jaxpho.data.pack import pack_patch  # which imports this module
+
+        bands = options.pop("bands", None) or list(dict.fromkeys(e.band for e in exposures))
+        return pack_patch(exposures, peaks, bands=bands, **options)
+
     def pixels(self, index: int, **values) -> dict[str, np.ndarray]:
         """Unpadded pixels of an exposure: x, y (int), data, ierr and any [M, N] arrays given."""
         at, n = self.blocks[index], self.n_tiles[index] * TILE_PIXELS

@@ -83,3 +83,15 @@ class PatchResult:
         if not hasattr(self, "_index"):
             self._index = {tuple(label): i for i, label in enumerate(self.labels)}
         return self._index.get((owner, name, band))
+
+    def summary(self) -> str:
+        """Free parameters as text: value and error, of the draws when there are any."""
+        lines = [f"{'source':>10} {'parameter':<14}{'band':<8}{'value':>12} {'error':>10}"]
+        for i, (owner, name, band) in enumerate(self.labels):
+            value, error = self.theta[i], self.covariance[i, i] ** 0.5
+            if self.samples is not None:
+                value, error = self.samples[..., i].mean(), self.samples[..., i].std()
+            source = self.source_ids[owner] if isinstance(owner, int) else owner[1]
+            lines.append(f"{source!s:>10} {name:<14}{band:<8}{value:12.5g} {error:10.3g}")
+        chi2 = f"chi2 {self.chi2.sum():.1f} for {self.npix.sum()} pixels"
+        return "\n".join([*lines, f"{chi2}; ra, dec, rhalf in arcsec, fluxes in {self.unit}"])
