@@ -225,7 +225,9 @@ def build_patch(
     e_pad, s_pad = size(n_e), size(n_s)
     wide = [[expand_psf(p, n_radii) for p in row] for row in psf]
     point = [[point_psf(p) for p in row] for row in psf]
-    p_pad = size(max(len(p) for row in wide for p in row))
+    # fine steps: every padded PSF Gaussian of a galaxy costs time in every pixel
+    p_pad = max(len(p) for row in wide for p in row)
+    p_pad = -(-p_pad // 4) * 4 if pad else p_pad
     j_pad = size(max(len(p) for row in point for p in row))
 
     counts = [-(-len(t.x0) // tiles_per_block) for t in tiles]
@@ -244,9 +246,10 @@ def build_patch(
         block_exposure[at] = e
         pix0[e] = t.x0.min(), t.y0.min()
         n = len(t.x0)
+        good = (t.ierr > 0) & np.isfinite(t.ierr) & np.isfinite(t.data)
         for target, value in (
-            (data, np.where(t.ierr > 0, t.data, 0.0)),
-            (ierr, t.ierr),
+            (data, np.where(good, t.data, 0.0)),
+            (ierr, np.where(good, t.ierr, 0.0)),
             (tile_x, t.x0 - pix0[e, 0] + half),
             (tile_y, t.y0 - pix0[e, 1] + half),
         ):

@@ -74,6 +74,11 @@ def tiles_from_pixels(x: np.ndarray, y: np.ndarray, data: np.ndarray, ierr: np.n
         [n] integer pixel coordinates.
     data, ierr : ndarray
         [n] flux and 1/sigma.
+
+    Raises
+    ------
+    ValueError
+        When a pixel is listed more than once.
     """
     x, y = (np.rint(np.asarray(v)).astype(np.int64) for v in (x, y))
     corner = np.stack([x // TILE, y // TILE], -1)
@@ -84,6 +89,8 @@ def tiles_from_pixels(x: np.ndarray, y: np.ndarray, data: np.ndarray, ierr: np.n
     tile = rank[tile.reshape(-1)]
     keys = keys[order]
     k = (x % TILE) * TILE + y % TILE
+    if len(np.unique(tile * TILE_PIXELS + k)) < len(k):
+        raise ValueError("a pixel is listed more than once")
     out = np.zeros((2, len(keys), TILE_PIXELS), np.float64)
     out[0, tile, k], out[1, tile, k] = data, ierr
     return TileSet(keys[:, 0] * TILE, keys[:, 1] * TILE, out[0], out[1])
