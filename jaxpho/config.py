@@ -33,9 +33,10 @@ class SourceOptions:
         choices=tuple(SOURCE_TYPES),
     )
     sersic_mixture: str = option(
-        "k12",
+        "auto",
         "Gaussian mixture of the Sersic profile: more components are more exact and slower; "
-        "auto: k16 when a source starts with an index above 5, else k12",
+        "auto: k12, and k16 where a galaxy turns out so large and cuspy that the PSF does not "
+        "hide the difference",
         choices=("k8", "k10", "k12", "k16", "auto"),
     )
 

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpho.core.sources import base_name
+from jaxpho.core.sources import SHAPE, SOURCE_TYPES, base_name
 from jaxpho.fit import quality
 from jaxpho.fit.advice import astrometry_gain
+from jaxpho.fit.blur import mixture_needed, too_coarse
 from jaxpho.fit.optimize import Z_LIMIT, Optimum, optimize
 from jaxpho.fit.options import FitOptions, SampleOptions
 from jaxpho.fit.parameters import ParameterTable
@@ -127,6 +128,18 @@ class _Fitter:
                 out[p.name] = float(value)
         return out
 
+    def shapes(self, theta: np.ndarray) -> list[tuple[int, dict[str, float]]]:
+        """(source, shape) of every Sersic component, parameters held by the type included."""
+        out = []
+        for s, start in enumerate(self.starts):
+            values = self.values(theta, s)
+            for component in SOURCE_TYPES[start.type].components:
+                if component.profile == "sersic":
+                    held = dict(component.fixed)
+                    get = {k: held.get(k, values.get(k + component.suffix)) for k in SHAPE}
+                    out.append((s, get))
+        return out
+
     def pixels(self, optimum: Optimum) -> list[dict]:
         model = model_of(jnp.asarray(optimum.theta, self.dtype), self.problem, self.static)
         model = np.asarray(model)
@@ -171,6 +184,7 @@ def fit_patch(
     mixture: str = "k12",
     key: jax.Array | None = None,
     patch_id: int = 0,
+    stop_if_coarse: bool = False,
 ) -> PatchResult:
     """Fit all sources of a packed patch jointly.
 
@@ -188,6 +202,8 @@ def fit_patch(
     key : Array, optional
         PRNG key; needed for sampling.
     patch_id : int
+    stop_if_coarse : bool
+        Do not sample when a galaxy needs a finer mixture; ``diagnostics["needed"]`` names it.
 
     Returns
     -------
@@ -212,10 +228,18 @@ def fit_patch(
         ) for p in pixels]
     )  # fmt: skip
     npix = np.array([(p["ierr"] > 0).sum() for p in pixels])
+    needed, blur = mixture_needed(
+        packed.patch, len(packed.exposures), fitter.shapes(optimum.theta), mixture
+    )
+    if too_coarse(mixture, blur):
+        messages.append(
+            f"the PSF is only {blur:.2g} of a cuspy galaxy's half-light radius: mixture {mixture} "
+            f"softens its centre, {needed} is made for it"
+        )
     messages += astrometry_gain(fitter, optimum, chi2, npix)
     seconds = {"map": time.perf_counter() - clock}
     draws = None
-    if sampling.method == "nuts" and n:
+    if sampling.method == "nuts" and n and not (stop_if_coarse and needed != mixture):
         clock = time.perf_counter()
         draws = _draw(fitter, optimum, sampling, key)
         seconds["sample"] = time.perf_counter() - clock
@@ -237,7 +261,7 @@ def fit_patch(
         covariance=covariance[:n, :n],
         fixed=dict(table.fixed),
         samples=None if draws is None else draws.theta[..., :n],
-        diagnostics=_diagnostics(optimum, draws, n),
+        diagnostics=_diagnostics(optimum, draws, n) | {"mixture": mixture, "needed": needed},
         at_bound=bound,
         flags=_flags(fitter, optimum, covariance, areas, draws, bound),
         chi2=chi2,

@@ -24,7 +24,6 @@ log = logging.getLogger("jaxpho.field")
 
 HALF_COVERED = 0.5
 """Sources of which less than this fraction is seen in the best exposure get a flag."""
-HIGH_SERSIC = 5.0
 
 
 @dataclass
@@ -84,7 +83,7 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
     peaks = fill_starts(images.exposures, peaks, config.bands)
     radius = np.array([influence_radius(peak, config.patches) for peak in peaks])
     fraction = coverage(images.exposures, peaks, radius)
-    found = Field(images, peaks, radius, fraction, mixture=choose_mixture(config, peaks))
+    found = Field(images, peaks, radius, fraction, mixture=first_mixture(config))
     lost = set(found.lost)
     for i, peak in enumerate(peaks):
         peak.flags |= _coverage_flags(fraction[i], bool(images.skipped))
@@ -207,15 +206,10 @@ def coverage(exposures, peaks, radius) -> np.ndarray:
     return out
 
 
-def choose_mixture(config: Config, peaks) -> str:
-    """Name of the Sersic mixture."""
+def first_mixture(config: Config) -> str:
+    """Name of the Sersic mixture that fits start with."""
     name = config.sources.sersic_mixture
-    if name != "auto":
-        return name
-    starts = [v for p in peaks for k, v in p.values.items() if k.startswith("sersic")]
-    name = "k16" if max(starts, default=0.0) > HIGH_SERSIC else "k12"
-    log.info("Sersic mixture %s (auto)", name)
-    return name
+    return "k12" if name == "auto" else name
 
 
 def n_radii(mixture: str) -> int:

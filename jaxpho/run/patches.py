@@ -197,21 +197,35 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
     held = [replace(p, fixed=frozenset({"all"})) for p in held if _has_flux(p)]
     peaks = active + held
     radii = [float(found.radius[i]) for i in region.active] + [0.0] * len(held)
-    packed = pack_patch(
-        found.exposures,
-        peaks,
-        bands=config.bands,
-        radii=None if config.patches.pixels == "all" else radii,
-        n_radii=n_radii(found.mixture),
-        dtype=np.dtype(config.precision),
-    )
     key = jax.random.fold_in(jax.random.PRNGKey(config.seed), region.patch_id)
-    sample = config.sample if sampled else replace(config.sample, method="none")
-    return _fit(packed, peaks, config, sample, found.mixture, key, region)
+
+    def pack(mixture: str):
+        return pack_patch(
+            found.exposures,
+            peaks,
+            bands=config.bands,
+            radii=None if config.patches.pixels == "all" else radii,
+            n_radii=n_radii(mixture),
+            dtype=np.dtype(config.precision),
+        )
+
+    auto = config.sources.sersic_mixture == "auto"
+    fit = {"sample": config.sample, "key": key, "region": region}
+    if not sampled:
+        fit["sample"] = replace(config.sample, method="none")
+    result = _fit(
+        pack(found.mixture), peaks, config, mixture=found.mixture, stop_if_coarse=auto, **fit
+    )
+    needed = result.diagnostics.get("needed", found.mixture)
+    if auto and needed != found.mixture:
+        # a galaxy turned out so large and cuspy that it needs a finer mixture
+        log.info("patch %d: fitted again with Sersic mixture %s", region.patch_id, needed)
+        result = _fit(pack(needed), peaks, config, mixture=needed, **fit)
+    return result
 
 
-def _fit(packed, peaks, config, sample: SampleOptions, mixture, key, region) -> PatchResult:
-    common = {"mixture": mixture, "key": key, "patch_id": region.patch_id}
+def _fit(packed, peaks, config, *, sample: SampleOptions, region, **common) -> PatchResult:
+    common["patch_id"] = region.patch_id
     try:
         return fit_patch(packed, peaks, config.fit, sample, **common)
     except (ArithmeticError, ValueError, RuntimeError) as error:
