@@ -19,11 +19,15 @@ FAR = ("9", 300.0, 0.0, "point")
 class StandInFit:
     """Records what it is given; answers with fluxes of 100 and unit errors."""
 
-    def __init__(self, fails=(), stops=None):
+    def __init__(self, fails=(), stops=None, needs=None):
         self.calls, self.fails, self.stops = [], set(fails), stops
+        self.mixtures, self.needs = [], needs
 
-    def __call__(self, packed, peaks, options, sampling, *, mixture, key, patch_id):
+    def __call__(
+        self, packed, peaks, options, sampling, *, mixture, key, patch_id, stop_if_coarse=False
+    ):
         free = [p for p in peaks if "all" not in p.fixed]
+        self.mixtures.append((patch_id, mixture))
         self.calls.append(
             (patch_id, [str(p.id) for p in free], [p for p in peaks if p not in free])
         )
@@ -50,6 +54,7 @@ class StandInFit:
             packed.reference, labels, np.array([start[name] for _, name, _ in labels]),
             np.eye(len(labels)), fixed, exposures=packed.exposures,
             exposure_bands=packed.exposure_bands, pixels=pixels,
+            diagnostics={"needed": self.needs} if self.needs and stop_if_coarse else {},
             chi2=np.ones(len(pixels)), npix=np.array([len(p["x"]) for p in pixels.values()]),
         )  # fmt: skip
 
@@ -197,3 +202,10 @@ def test_wrong_input_is_found_before_any_fit(monkeypatch, tmp_path, capsys, over
     assert words in err and "Traceback" not in err
     assert err.strip().splitlines()[-1].startswith("jaxpho-fit: ")
     assert fit.calls == [] and not (tmp_path / "run").exists()
+
+
+def test_a_galaxy_too_cuspy_for_the_mixture_is_fitted_again(monkeypatch, tmp_path):
+    fit = StandInFit(needs="k16")
+    assert run(monkeypatch, tmp_path, fit) == 0
+    first, second = fit.mixtures[:2]
+    assert (first, second) == ((0, "k12"), (0, "k16"))
