@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.optimize import lsq_linear
 
 from jaxpho.fit.posterior import DEFAULT_STATIC, Problem, Static, evaluate, to_physical
 
@@ -18,6 +19,9 @@ MAX_STEP = 2.0
 """Largest change of a nonlinear z in one step: two logistic scale lengths."""
 Z_LIMIT = 7.5
 """|z| of bounded parameters is kept below this: 6e-4 of the range from a bound."""
+
+RIDGE = 1e-9
+"""Added to the diagonal of matrices scaled to a unit diagonal."""
 
 
 @dataclass
@@ -29,7 +33,7 @@ class Optimum:
     z, theta : ndarray
         [n] parameters (float64), padding included.
     chi2 : float
-        chi2 relative to the zero model (add sum w d^2 for the whole).
+        sum of squared residuals over sigma (relative to the reference's when one is given).
     objective : float
         chi2 / 2 plus the prior's energy.
     gradient, curvature : ndarray
@@ -54,6 +58,9 @@ class _State:
 
     def __init__(self, z, problem, static, reference, **kwargs):
         dtype = problem.patch.data.dtype
+        if reference is None:
+            # the data as reference: a sum of squares, which cannot cancel in float32
+            reference = problem.patch.data
         found = evaluate(jnp.asarray(z, dtype), problem, reference, static=static, **kwargs)
         self.z = np.asarray(z, np.float64)
         self.chi2 = float(np.float64(found.chi2.high) + np.float64(found.chi2.low))
@@ -66,14 +73,20 @@ class _State:
         return np.isfinite(self.objective) and np.isfinite(self.curvature).all()
 
 
-def solve_scaled(matrix: np.ndarray, vector: np.ndarray, ridge: float = 1e-9) -> np.ndarray:
+def _scaled(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix scaled to unit diagonal, with a ridge, and the roots of its diagonal."""
+    diagonal = np.sqrt(np.maximum(np.diag(matrix), 1e-30))
+    scaled = matrix / np.outer(diagonal, diagonal)
+    scaled[np.diag_indices_from(scaled)] += RIDGE
+    return scaled, diagonal
+
+
+def solve_scaled(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Solve a symmetric positive system after scaling to unit diagonal.
 
     Directions that the data do not constrain at all get no step: the ridge is relative.
     """
-    diagonal = np.sqrt(np.maximum(np.diag(matrix), 1e-30))
-    scaled = matrix / np.outer(diagonal, diagonal)
-    scaled[np.diag_indices_from(scaled)] += ridge
+    scaled, diagonal = _scaled(matrix)
     try:
         return cho_solve(cho_factor(scaled), vector / diagonal) / diagonal
     except np.linalg.LinAlgError:
@@ -104,7 +117,7 @@ def optimize(
         [n] bool, parameters the model is linear in (unbounded).
     static : Static
     reference : Array, optional
-        Model that chi2 is relative to.
+        Model that chi2 is relative to; default the data, which gives the whole chi2.
     max_iterations : int
         Accepted or rejected steps.
     tolerance : float
@@ -147,8 +160,8 @@ def optimize(
     state = full(z)
     damping, converged, iteration = 1e-3, False, 0
     for iteration in range(1, max_iterations + 1):  # noqa: B007 (reported)
-        undamped = -solve_scaled(state.curvature, state.gradient)
-        undamped = _confine(undamped, state.z, confined, free)
+        low, high = _box(state.z, confined, free)
+        undamped = box_step(state.curvature, state.gradient, low, high)
         decrease = -(2.0 * state.gradient @ undamped + undamped @ state.curvature @ undamped)
         if decrease < tolerance:
             converged = True
@@ -156,11 +169,16 @@ def optimize(
         matrix = state.curvature.copy()
         diagonal = np.diag_indices_from(matrix)
         matrix[diagonal] *= np.where(free, 1.0 + damping, 1.0)
-        step = -solve_scaled(matrix, state.gradient)
-        trial, objective = project(state.z + _confine(step, state.z, confined, free))
-        if objective < state.objective:
+        step = box_step(matrix, state.gradient, low, high)
+        trial, objective = project(state.z + step)
+        fall = state.objective - objective
+        if fall > 0:
+            predicted = -(state.gradient @ step + 0.5 * step @ state.curvature @ step)
+            if fall > 0.75 * predicted:
+                damping = max(damping / 8.0, 1e-7)
+            elif fall < 0.25 * predicted:
+                damping *= 4.0
             state = full(trial)
-            damping = max(damping / 8.0, 1e-7)
         else:
             damping *= 8.0
             if damping > 1e8:  # no descent left at this precision
@@ -180,10 +198,37 @@ def optimize(
     )
 
 
-def _confine(step, z, confined, free):
-    """Limit a step's size, and keep confined parameters inside the range of z."""
-    largest = np.abs(np.where(free, step, 0.0)).max(initial=0.0)
-    if largest > MAX_STEP:
-        step = step * (MAX_STEP / largest)
-    limited = np.clip(z + step, -Z_LIMIT, Z_LIMIT) - z
-    return np.where(confined, limited, step)
+def _box(z, confined, free):
+    """Smallest and largest step of every parameter."""
+    reach = np.where(free, MAX_STEP, np.inf)
+    high = np.where(confined, np.minimum(reach, Z_LIMIT - z), reach)
+    low = np.where(confined, np.maximum(-reach, -Z_LIMIT - z), -reach)
+    return np.minimum(low, high), np.maximum(low, high)
+
+
+def box_step(matrix, gradient, low, high):
+    """Step to the minimum of a quadratic model within a box.
+
+    Parameters
+    ----------
+    matrix, gradient : ndarray
+        [n, n] and [n].
+    low, high : ndarray
+        [n] box.
+
+    Returns
+    -------
+    ndarray
+        [n] step. A parameter that presses against its bound stays there while the others go to
+        the minimum that this leaves them; clipping the free step would hold them up.
+    """
+    step = -solve_scaled(matrix, gradient)
+    if ((step >= low) & (step <= high)).all():
+        return step
+    scaled, diagonal = _scaled(matrix)
+    value, basis = np.linalg.eigh(scaled)
+    root = np.sqrt(np.maximum(value, RIDGE))
+    target = -(basis.T @ (gradient / diagonal)) / root
+    bounds = (low * diagonal, high * diagonal)
+    found = lsq_linear((basis * root).T, target, bounds, method="bvls", tol=1e-8)
+    return np.clip(found.x / diagonal, low, high)
