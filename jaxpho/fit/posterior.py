@@ -19,6 +19,7 @@ from jaxpho.core.render import render
 from jaxpho.core.scene import Mixture, Scene, row_gaussians, scene_rows
 from jaxpho.fit.transforms import (
     Transform,
+    coordinate,
     inverse,
     log_volume,
     physical,
@@ -35,6 +36,7 @@ class Static(NamedTuple):
 
 
 DEFAULT_STATIC = Static()
+HIGHEST = jax.lax.Precision.HIGHEST  # on GPUs float32 products default to TF32
 
 
 class Problem(NamedTuple):
@@ -92,11 +94,13 @@ def evaluate(
     patch, scene, tr, mixture = problem
     theta = physical(z, tr)
     normal = normal_equations(theta, scene, patch, mixture, reference, static.mode, linear_only)
-    jacobian = jax.jacfwd(physical)(z, tr)
-    fisher = jacobian.T @ normal.fisher @ jacobian
-    energy, slope = jax.value_and_grad(_energy)(z, tr, volume)
-    gradient = normal.gradient @ jacobian + slope
-    curvature = fisher + jnp.diag(prior_curvature(z, tr, volume))
+    slope = jax.jacfwd(coordinate)(z, tr)
+    jacobian = slope * jnp.where(tr.log, theta, 1.0)[:, None]
+    half = jnp.matmul(normal.fisher, jacobian, precision=HIGHEST)
+    fisher = jnp.matmul(jacobian.T, half, precision=HIGHEST)
+    energy, pull = jax.value_and_grad(_energy)(z, tr, volume)
+    gradient = jnp.matmul(normal.gradient, jacobian, precision=HIGHEST) + pull
+    curvature = fisher + prior_curvature(slope, z, tr, volume)
     chi2 = TwoSum(normal.chi2.high.sum(), normal.chi2.low.sum())
     return Evaluation(chi2, energy, gradient, curvature, theta)
 

@@ -19,7 +19,7 @@ from numpyro.infer.util import log_density
 from jaxpho.fit.models import whitened_model
 from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import SampleOptions
-from jaxpho.fit.posterior import Problem, Static, model_of
+from jaxpho.fit.posterior import HIGHEST, Problem, Static, model_of
 from jaxpho.fit.transforms import physical
 
 CHUNK = 25
@@ -111,7 +111,7 @@ class _Sampler:
             return state, (state.z, state.diverging, state.num_steps, state.accept_prob)
 
         state, (xi, *statistics) = jax.lax.scan(step, state, length=CHUNK)
-        z = arguments.centre + jnp.einsum("ij,dcj->dci", arguments.factor, xi)
+        z = arguments.centre + jnp.einsum("ij,dcj->dci", arguments.factor, xi, precision=HIGHEST)
         theta = jax.vmap(jax.vmap(lambda x: physical(x, arguments.problem.transform)))(z)
         return state, theta, *statistics
 

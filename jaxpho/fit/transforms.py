@@ -69,7 +69,8 @@ def inverse(theta: Array, tr: Transform, margin: float = 1e-4) -> Array:
     margin : float
         Fraction of the range that is kept from the bounds.
     """
-    t = jnp.where(tr.log, jnp.log(jnp.where(tr.log, theta, 1.0)), theta)
+    tiny = jnp.finfo(theta.dtype).tiny  # a logarithm's parameter starts at or below zero
+    t = jnp.where(tr.log, jnp.log(jnp.where(tr.log, jnp.maximum(theta, tiny), 1.0)), theta)
     width = jnp.where(tr.bounded, tr.high - tr.low, 1.0)
     fraction = jnp.clip(jnp.where(tr.bounded, (t - tr.low) / width, 0.5), margin, 1.0 - margin)
     logistic = jnp.log(fraction) - jnp.log1p(-fraction)
@@ -96,15 +97,25 @@ def log_volume(z: Array, tr: Transform) -> Array:
     return jnp.sum(jnp.where(tr.bounded, logistic, jnp.where(tr.disc, disc, 0.0)))
 
 
-def prior_curvature(z: Array, tr: Transform, volume: Array | float) -> Array:
-    """Diagonal of a positive approximation to the prior's second derivative in z, [n].
+def prior_curvature(slope: Array, z: Array, tr: Transform, volume: Array | float) -> Array:
+    """A positive approximation to the second derivative of the prior in z, [n, n].
 
-    The Gauss-Newton part of the normal priors is exact for linear and logistic maps; the volume
-    term of a disc is bounded from below by zero.
+    Parameters
+    ----------
+    slope : Array
+        [n, n] dt/dz.
+    z, tr, volume
+        As for the energy: ``prior_energy - volume log_volume``.
+
+    Notes
+    -----
+    For the normal priors the Gauss-Newton part, which is all for linear maps. For the volume the
+    diagonal, where it is positive; logistic maps have no other, discs have none other at e = 0.
     """
-    slope = jax.jvp(lambda x: coordinate(x, tr), (z,), (jnp.ones_like(z),))[1]
+    weighted = tr.precision[:, None] * slope
     s = jax.nn.sigmoid(z)
     norm = 1.0 + z * z + z[tr.partner] ** 2
-    disc = jnp.maximum(2.0 * (norm - 2.0 * z * z) / norm**2, 0.0)
+    disc = jnp.maximum(4.0 * (norm - 2.0 * z * z) / norm**2, 0.0)
     bent = jnp.where(tr.bounded, 2.0 * s * (1.0 - s), jnp.where(tr.disc, disc, 0.0))
-    return (slope * tr.precision) ** 2 + volume * bent
+    square = jnp.matmul(weighted.T, weighted, precision=jax.lax.Precision.HIGHEST)
+    return square + jnp.diag(volume * bent)
