@@ -32,8 +32,11 @@ class PriorOptions:
             raise InputError(f"prior: low = {self.low:g} is not below high = {self.high:g}")
         if self.name in ("normal", "log_normal") and self.sigma is None:
             raise InputError(f"prior '{self.name}': expected a value for sigma, found none")
-        if self.name == "log_normal" and self.mean is not None and self.mean <= 0:
-            raise InputError(f"prior 'log_normal': expected mean > 0, found {self.mean:g}")
+        if self.name.startswith("log_"):
+            for key in ("low", "high", "mean"):
+                value = getattr(self, key)
+                if value is not None and value <= 0:
+                    raise InputError(f"prior '{self.name}': expected {key} > 0, found {value:g}")
 
 
 _PRIOR_KEYS = ("flux", "position", "rhalf", "sersic", "ellipticity")
@@ -42,6 +45,32 @@ _PRIOR_HELP = (
     "or normal), rhalf (arcsec), sersic, ellipticity (uniform in the disc of axis ratios above "
     "q_min, or normal in e1 and e2); a component's own by its suffix: rhalf_bulge, sersic_disk"
 )
+
+
+def _check_prior(key: str, base: str, prior: PriorOptions) -> None:
+    """Raise for a prior that the named parameter cannot have."""
+
+    def refuse(expected: str, found: str):
+        raise InputError(f"'fit.priors.{key}': expected {expected}, found {found}")
+
+    low, high = prior.low, prior.high
+    ends = f"low = {low}, high = {high}"
+    if base in ("position", "ellipticity") and prior.name.startswith("log_"):
+        refuse("flat, uniform or normal", prior.name)
+    # the others have defaults for the end that is missing
+    bounded = prior.name in ("uniform", "log_uniform")
+    if base == "flux" and bounded and (low is None or high is None):
+        refuse(f"both low and high of {prior.name}", ends)
+    if base in ("flux", "position") and not bounded and (low is None) != (high is None):
+        refuse("both low and high, or neither", ends)
+    if base == "sersic" and ((low or 0.5) < 0.5 or (high or 8.0) > 8.0):
+        refuse("low and high within 0.5 and 8, the range of the Sersic mixtures", ends)
+    if base == "rhalf" and (low or 0.0) < 0:
+        refuse("low >= 0", ends)
+    if base == "ellipticity" and high is not None and not 0 < high < 1:
+        refuse("0 < high < 1 (the largest ellipticity)", ends)
+    if base == "ellipticity" and low is not None and (high is None or low != -high):
+        refuse("no low (the range is the disc of ellipticities up to high)", ends)
 
 
 @dataclass
@@ -68,7 +97,7 @@ class FitOptions:
     )
 
     def __post_init__(self):
-        for key in self.priors:
+        for key, prior in self.priors.items():
             base = key.split("_", 1)[0]
             if base not in _PRIOR_KEYS:
                 raise InputError(
@@ -76,6 +105,7 @@ class FitOptions:
                     + ", ".join(_PRIOR_KEYS)
                     + " (with a component's suffix where a source has several)"
                 )
+            _check_prior(key, base, prior)
 
 
 @dataclass
@@ -90,9 +120,7 @@ class SampleOptions:
     num_warmup: int = option(75, "warm-up iterations per chain (step size only)", ge=10)
     num_samples: int = option(100, "draws per chain and round", ge=10)
     num_chains: int = option(4, "chains, run as one vectorised program", ge=1)
-    max_rounds: int = option(
-        8, "rounds of draws until max_rhat and min_ess are met, at most", ge=1
-    )
+    max_rounds: int = option(8, "rounds of draws until max_rhat and min_ess are met, at most", ge=1)
     min_ess: float = option(200.0, "effective samples wanted for every parameter", ge=0)
     max_rhat: float = option(1.02, "largest split R-hat wanted", gt=1)
     target_accept: float = option(0.8, "acceptance that the step size is adapted to", gt=0, lt=1)

@@ -21,6 +21,10 @@ from jaxpho.fit.transforms import Transform
 
 # bounds of the Sersic mixtures' design range
 SERSIC_RANGE = (0.5, 8.0)
+FLAT_WIDTH = 1e6
+"""Standard deviation that stands for a flat prior of a flux, in units of its typical error: keeps
+the posterior proper where a band has no pixel of a source; elsewhere it shifts nothing by more
+than 1e-8 of itself (for an error a hundred times the typical one)."""
 
 
 @dataclass
@@ -72,8 +76,13 @@ class Parameter:
     @property
     def linear(self) -> bool:
         """Whether the model is linear in it and it is unbounded: solved for directly."""
-        linear_name = base_name(self.name) in ("flux", "sky")
+        linear_name = base_name(self.name) in ("flux", "sky") and not self.log
         return linear_name and self.prior.low is None and self.prior.high is None
+
+    @property
+    def log(self) -> bool:
+        """Whether its natural coordinate is the logarithm."""
+        return self.prior.name.startswith("log_")
 
 
 @dataclass
@@ -110,7 +119,7 @@ class ParameterTable:
         precision[len(self.parameters) :] = 1.0
         for i, p in enumerate(self.parameters):
             prior = p.prior
-            log[i] = prior.name.startswith("log_")
+            log[i] = p.log
             convert = math.log if log[i] else float
             if p.partner is not None:
                 disc[i], partner[i], high[i] = True, p.partner, prior.high
@@ -122,6 +131,8 @@ class ParameterTable:
             if prior.sigma is not None:
                 mean[i] = convert(prior.mean if prior.mean is not None else p.start)
                 precision[i] = 1.0 / prior.sigma
+            elif p.linear:
+                precision[i] = 1.0 / (FLAT_WIDTH * p.scale)
         floats = {
             "low": low, "high": high, "centre": centre, "scale": scale,
             "mean": mean, "precision": precision,
@@ -210,16 +221,30 @@ def _add_source(b: _Builder, s: int, start: SourceStart, bands, options, pixel, 
                 continue
             prior = _prior(name, start, value, options, pixel)
             scale = noise.get(band, 1.0) if name in kind.fluxes else pixel
+            if prior.name.startswith("log_"):
+                value = value if value > 0 else prior.mean or prior.low or scale
+                scale = prior.sigma or 1.0  # of the logarithm, where the map is linear
             index[name, band] = b.free(Parameter(s, name, band, value, prior, scale))
-        if base_name(name) == "e2" and index[name, ""] >= 0:
-            first, second = index["e1" + name[2:], ""], index[name, ""]
-            if first >= 0:
-                b.parameters[first].partner = second
-                b.parameters[second].partner = first
+        if base_name(name) == "e2":
+            _join_ellipticities(b, start, "e1" + name[2:], name, index)
     for component in kind.components:
         for name, value in component.fixed:
             index[name + component.suffix, ""] = b.constant(value)
     return index
+
+
+def _join_ellipticities(b: _Builder, start: SourceStart, e1: str, e2: str, index: dict) -> None:
+    """Make two free ellipticities partners on a disc; leave one beside a held one its chord."""
+    free = [index[name, ""] for name in (e1, e2) if index[name, ""] >= 0]
+    if len(free) == 2:
+        for i, k in (free, free[::-1]):
+            b.parameters[i].partner = k
+    elif free:
+        parameter = b.parameters[free[0]]
+        held = start.values[e2 if parameter.name == e1 else e1, ""]
+        e_max, prior = parameter.prior.high, parameter.prior
+        room = math.sqrt(max(e_max**2 - held**2, (0.1 * e_max) ** 2))
+        parameter.prior = PriorOptions(prior.name, -room, room, prior.mean, prior.sigma)
 
 
 def _add_nuisances(b: _Builder, nuisances: Sequence, exposures, exposure_bands) -> np.ndarray:
@@ -242,8 +267,11 @@ def _add_nuisances(b: _Builder, nuisances: Sequence, exposures, exposure_bands) 
         if n.scale_sigma > 0:
             out[e, 2] = normal(name, "scale", 1.0, n.scale_sigma)
         if n.sky in ("constant", "plane"):
-            out[e, 3] = normal(name, "sky", n.sky_mean, n.sky_sigma)
-        if n.sky == "plane":
+            held = n.sky_sigma <= 0
+            out[e, 3] = (
+                b.constant(n.sky_mean) if held else normal(name, "sky", n.sky_mean, n.sky_sigma)
+            )
+        if n.sky == "plane" and n.sky_slope_sigma > 0:
             out[e, 4] = normal(name, "sky_x", 0.0, n.sky_slope_sigma)
             out[e, 5] = normal(name, "sky_y", 0.0, n.sky_slope_sigma)
     return out

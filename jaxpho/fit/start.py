@@ -12,6 +12,7 @@ from jaxpho.fit.parameters import SERSIC_RANGE, SourceStart
 
 DEFAULT_SERSIC = {"": 1.5, "_disk": 1.0, "_bulge": 2.5}
 DEFAULT_SIZE = {"_bulge": 0.35}
+FLATTEST = 0.998  # largest ellipticity of a held shape: q = 1e-3, the least a catalogue may give
 FLUX_SHARE = {"flux_disk": 0.6, "flux_bulge": 0.4, "flux_point": 0.2}
 
 
@@ -98,7 +99,7 @@ def source_starts(
         for component in kind.components:
             if component.profile != "sersic":
                 continue
-            edge = 1.0 if "all" in held or "shape" in held else limit
+            edge = FLATTEST if "all" in held or "shape" in held else limit
             shape = _shape(peak.values, component.suffix, 2.0 * pixel_scale, edge)
             size = max(size, shape["rhalf"])
             for name, value in shape.items():
