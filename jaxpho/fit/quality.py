@@ -12,6 +12,7 @@ from jaxpho.fit.parameters import ParameterTable
 from jaxpho.fit.transforms import Transform
 
 BOUND_MARGIN = 2e-3  # of a parameter's range
+DISC_MARGIN = 0.01  # of the largest ellipticity; the optimiser keeps 0.004 to 0.009 from it
 BLEND_CORRELATION = 0.5
 COVERAGE = 0.7
 PRIOR_SHARE = 0.75  # of the prior's own standard deviation
@@ -66,7 +67,7 @@ def at_bound(table: ParameterTable, theta: np.ndarray) -> np.ndarray:
     for i, p in enumerate(table.parameters):
         low, high = p.prior.low, p.prior.high
         if p.partner is not None:
-            out[i] = np.hypot(theta[i], theta[p.partner]) > (1 - BOUND_MARGIN) * high
+            out[i] = np.hypot(theta[i], theta[p.partner]) > (1 - DISC_MARGIN) * high
         elif low is not None and high is not None:
             values = np.array([low, theta[i], high], float)
             if p.prior.name.startswith("log_"):
