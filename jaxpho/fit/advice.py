@@ -28,13 +28,17 @@ def astrometry_gain(fitter, optimum, chi2: np.ndarray, npix: np.ndarray) -> list
     offsets_free = any(n is not None and n.offset_sigma > 0 for n in packed.nuisances)
     if offsets_free or n_e < 2 or chi2.sum() < total + EXCESS_SIGMA * np.sqrt(2.0 * total):
         return []
+    neutral = SimpleNamespace(scale_sigma=0.0, sky="none")
     free = [
         SimpleNamespace(
-            offset_sigma=fitter.pixel, offset_group="exposure", scale_sigma=0.0, sky="none"
+            **vars(neutral if n is None else n)
+            | {"offset_sigma": fitter.pixel, "offset_group": "exposure"}
         )
-        for _ in packed.exposures
+        for n in packed.nuisances
     ]
-    problem, table, n = make_problem(packed, fitter.starts, fitter.options, nuisances=free)
+    problem, table, n = make_problem(
+        packed, fitter.starts, fitter.options, fitter.mixture, nuisances=free
+    )
     known = dict(zip(fitter.table.labels, optimum.theta, strict=False))
     theta = np.zeros(n)
     theta[: len(table.parameters)] = [known.get(label, 0.0) for label in table.labels]

@@ -59,7 +59,7 @@ class _Fitter:
     """The steps of a fit, sharing one problem."""
 
     def __init__(self, packed, peaks, options: FitOptions, mixture: str):
-        self.packed, self.options = packed, options
+        self.packed, self.options, self.mixture = packed, options, mixture
         scale = np.abs(np.linalg.det(np.asarray(packed.patch.d)[: len(packed.exposures), :1]))
         self.pixel = float((scale**-0.5).max())
         self.starts = source_starts(
@@ -77,9 +77,10 @@ class _Fitter:
         psf = self.problem.patch.psf_point
         area = (np.asarray(psf.cxx) + np.asarray(psf.cyy)) / 2
         weight = np.maximum(np.asarray(psf.flux), 0.0)
-        n = len(self.packed.exposures)
-        width = np.sqrt((area * weight).sum(-1) / np.maximum(weight.sum(-1), 1e-9))[:n, 0]
-        d = np.asarray(self.problem.patch.d)[:n, 0]
+        # all sources: one that an exposure's WCS cannot place has no PSF there
+        at = (slice(len(self.packed.exposures)), slice(self.packed.n_sources))
+        width = np.sqrt((area * weight).sum(-1) / np.maximum(weight.sum(-1), 1e-9))[at]
+        d = np.asarray(self.problem.patch.d)[at]
         return float((width * np.abs(np.linalg.det(d)) ** -0.5).max())
 
     def optimize(self, theta: np.ndarray, **kwargs) -> Optimum:
