@@ -100,7 +100,9 @@ def pack_patch(
     ra = np.array([p.ra for p in peaks], float)
     dec = np.array([p.dec for p in peaks], float)
     if reference is None:
-        reference = (float(np.median(ra)), float(np.median(dec)))
+        # about one of them, as right ascensions may lie on both sides of zero
+        near = (ra - ra[0] + 180.0) % 360.0 - 180.0
+        reference = (float((ra[0] + np.median(near)) % 360.0), float(np.median(dec)))
     crval = np.stack([(ra - reference[0] + 180.0) % 360.0 - 180.0, dec - reference[1]], -1)
     kept, tiles, affine, psf = [], [], [], []
     ordered = sorted(exposures, key=lambda e: list(bands).index(e.band))
