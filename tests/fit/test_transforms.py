@@ -1,0 +1,185 @@
+"""Maps between unconstrained and physical parameters: inverses, volumes, priors, ends of ranges."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxpho.fit.optimize import Z_LIMIT
+from jaxpho.fit.transforms import (
+    Transform,
+    coordinate,
+    inverse,
+    log_volume,
+    physical,
+    prior_curvature,
+    prior_energy,
+)
+
+# z -> theta -> z in float32 where the maps are steep enough to be inverted at all
+ROUND_TRIP = 1e-3
+FLOAT64 = 1e-12
+
+LINEAR, LOG_LINEAR, BOUNDED, LOG_BOUNDED, E1, F1, E2, F2 = range(8)
+
+
+def transform(dtype=np.float32, normal=False):
+    """One parameter of every kind, and two pairs of ellipticities that interleave."""
+    n = 8
+    log, bounded, disc = np.zeros((3, n), bool)
+    log[[LOG_LINEAR, LOG_BOUNDED]] = True
+    bounded[[BOUNDED, LOG_BOUNDED]] = True
+    disc[[E1, E2, F1, F2]] = True
+    partner = np.arange(n, dtype=np.int32)
+    partner[[E1, E2, F1, F2]] = [E2, E1, F2, F1]
+    low, high, centre, scale = np.zeros(n), np.ones(n), np.zeros(n), np.ones(n)
+    low[BOUNDED], high[BOUNDED] = 0.5, 8.0
+    low[LOG_BOUNDED], high[LOG_BOUNDED] = np.log(2e-3), np.log(6.0)
+    high[[E1, E2]], high[[F1, F2]] = 0.8, 0.9
+    centre[LINEAR], scale[LINEAR] = 10.0, 7.0
+    centre[LOG_LINEAR], scale[LOG_LINEAR] = np.log(50.0), 0.4
+    mean, precision = np.zeros((2, n))
+    if normal:
+        mean[:] = [3.0, 4.0, 2.0, -1.0, 0.1, -0.2, 0.0, 0.3]
+        precision[:] = [0.1, 2.0, 0.5, 1.5, 4.0, 3.0, 5.0, 0.0]
+    floats = (np.asarray(a, dtype) for a in (low, high, centre, scale, mean, precision))
+    low, high, centre, scale, mean, precision = floats
+    return Transform(log, bounded, disc, low, high, centre, scale, partner, mean, precision)
+
+
+positions = st.lists(st.floats(-4.0, 4.0), min_size=8, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(positions)
+def test_inverse_undoes_physical(z):
+    tr = transform()
+    z = np.array(z, np.float32)
+    back = inverse(physical(jnp.asarray(z), tr), tr)
+    np.testing.assert_allclose(back, z, atol=ROUND_TRIP * (1.0 + np.abs(z).max()))
+
+
+def test_physical_values(x64):
+    """By the definitions, at points worked out by hand."""
+    tr = transform(np.float64)
+    z = np.array([2.0, -1.0, np.log(3.0), 0.0, 3.0, 0.0, -4.0, 0.0])
+    theta = np.asarray(physical(jnp.asarray(z), tr))
+    expected = [24.0, 50.0 * np.exp(-0.4), 0.5 + 7.5 * 0.75, np.sqrt(2e-3 * 6.0)]
+    np.testing.assert_allclose(theta[:4], expected, rtol=FLOAT64)
+    # |v| = 5
+    np.testing.assert_allclose(theta[[E1, E2]], 0.8 * np.array([3.0, -4.0]) / np.sqrt(26.0))
+    np.testing.assert_allclose(theta[[F1, F2]], 0.0, atol=FLOAT64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(positions)
+def test_theta_stays_in_range(z):
+    tr = transform()
+    theta = np.asarray(physical(10.0 * jnp.asarray(z, jnp.float32), tr))
+    assert 0.5 <= theta[BOUNDED] <= 8.0
+    # exp and log of float32 are good to a few units of the last place
+    assert 2e-3 * (1 - 1e-5) <= theta[LOG_BOUNDED] <= 6.0 * (1 + 1e-5)
+    assert np.hypot(theta[E1], theta[E2]) <= 0.8 * (1 + 1e-6)
+    assert np.hypot(theta[F1], theta[F2]) <= 0.9 * (1 + 1e-6)
+
+
+def test_log_volume_is_that_of_the_jacobian(x64):
+    tr = transform(np.float64)
+    rng = np.random.default_rng(0)
+    points = np.concatenate([np.zeros((1, 8)), 2.0 * rng.standard_normal((20, 8))])
+    determinant = jax.vmap(lambda z: jnp.linalg.slogdet(jax.jacfwd(coordinate)(z, tr))[1])
+    exact = determinant(jnp.asarray(points))
+    found = jax.vmap(lambda z: log_volume(z, tr))(jnp.asarray(points))
+    # constants may differ
+    np.testing.assert_allclose(found - found[0], exact - exact[0], atol=1e-9)
+
+
+def test_prior_energy_is_a_normal_in_the_coordinates(x64):
+    tr = transform(np.float64, normal=True)
+    z = jnp.asarray(np.random.default_rng(1).standard_normal(8))
+    theta = np.asarray(physical(z, tr))
+    t = np.where(tr.log, np.log(np.where(tr.log, theta, 1.0)), theta)
+    expected = 0.5 * np.sum((t - tr.mean) ** 2 * tr.precision**2)
+    np.testing.assert_allclose(prior_energy(z, tr), expected, rtol=FLOAT64)
+
+
+def test_prior_curvature(x64):
+    """The whole Hessian for linear maps; J^T P J for others, off-diagonals of discs included."""
+    tr = transform(np.float64, normal=True)
+    z = jnp.asarray(np.random.default_rng(2).standard_normal(8))
+    slope = jax.jacfwd(coordinate)(z, tr)
+    found = np.asarray(prior_curvature(slope, z, tr, 0.0))
+    hessian = np.asarray(jax.hessian(prior_energy)(z, tr))
+    linear = np.ix_([LINEAR, LOG_LINEAR], [LINEAR, LOG_LINEAR])
+    np.testing.assert_allclose(found[linear], hessian[linear], atol=FLOAT64)
+    jacobian = np.asarray(slope)
+    gauss_newton = jacobian.T @ np.diag(tr.precision**2) @ jacobian
+    np.testing.assert_allclose(found, gauss_newton, atol=1e-10)
+    assert abs(found[E1, E2]) > 0.1  # what a diagonal would leave out
+    # at the prior's mean nothing is left but the Gauss-Newton part
+    tr = tr._replace(mean=coordinate(z, tr))
+    np.testing.assert_allclose(found, jax.hessian(prior_energy)(z, tr), atol=1e-9)
+
+
+def test_curvature_of_the_volume(x64):
+    """Exact for logistic maps and at round shapes, never negative elsewhere."""
+    tr = transform(np.float64)
+    hessian = jax.hessian(lambda z: -log_volume(z, tr))
+    slope = np.zeros((8, 8))
+    z = jnp.asarray([0.3, -0.2, 1.5, -3.0, 0.0, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(prior_curvature(slope, z, tr, 1.0), hessian(z), atol=1e-10)
+    half = prior_curvature(slope, z, tr, 0.5)
+    np.testing.assert_allclose(half, 0.5 * hessian(z), atol=1e-10)
+    for z in 5.0 * np.random.default_rng(0).standard_normal((20, 8)):
+        found = np.asarray(prior_curvature(slope, jnp.asarray(z), tr, 1.0))
+        assert (np.diag(found) >= 0).all()
+
+
+@pytest.mark.parametrize("z", [Z_LIMIT, 15.0, 60.0])
+def test_ends_of_the_ranges_are_finite_in_float32(z):
+    tr = transform(normal=True)
+    for signs in np.random.default_rng(0).choice([-1.0, 1.0], (10, 8)):
+        x = jnp.asarray(z * signs, jnp.float32)
+        theta = physical(x, tr)
+        jacobian = jax.jacfwd(physical)(x, tr)
+        slope = jax.jacfwd(coordinate)(x, tr)
+        values = (
+            theta, jacobian, inverse(theta, tr), prior_energy(x, tr), log_volume(x, tr),
+            jax.grad(prior_energy)(x, tr), jax.grad(log_volume)(x, tr),
+            prior_curvature(slope, x, tr, 1.0),
+        )  # fmt: skip
+        assert all(np.isfinite(v).all() for v in values)
+        if z == Z_LIMIT:
+            # the optimiser still feels every bounded parameter there
+            assert (np.abs(np.diag(jacobian)) > 0).all()
+
+
+def test_values_at_and_beyond_the_bounds_start_inside():
+    tr = transform()
+    for low in (True, False):
+        theta = np.array([0, 1.0, 0.5, 2e-3, 0.0, 0.0, 0.8, 0.9], np.float32)
+        if not low:
+            theta[[BOUNDED, LOG_BOUNDED, E1, F1]] = [99.0, 1e9, 5.0, -0.9]
+        z = np.asarray(inverse(jnp.asarray(theta), tr))
+        assert np.isfinite(z).all()
+        back = np.asarray(physical(jnp.asarray(z), tr))
+        assert 0.5 < back[BOUNDED] < 8.0 and 2e-3 < back[LOG_BOUNDED] < 6.0
+        assert np.hypot(back[E1], back[E2]) < 0.8
+    # the direction of an ellipticity that is too large is kept
+    theta[[E1, E2]] = 3.0, -4.0
+    back = np.asarray(physical(inverse(jnp.asarray(theta), tr), tr))
+    np.testing.assert_allclose(back[E1] / back[E2], -0.75, rtol=1e-3)
+
+
+def test_logarithm_of_a_negative_start():
+    """A flux with a log-normal prior may start below zero: the lowest value, not NaN."""
+    tr = transform()
+    theta = np.full(8, 0.1, np.float32)
+    theta[[LOG_LINEAR, LOG_BOUNDED]] = -5.0, 0.0
+    z = np.asarray(inverse(jnp.asarray(theta), tr))
+    assert np.isfinite(z).all()
+    back = np.asarray(physical(jnp.asarray(z), tr))
+    assert np.isfinite(back).all() and 0 <= back[LOG_LINEAR] < 1e-30
+    np.testing.assert_allclose(back[LOG_BOUNDED], 2e-3, rtol=2e-3)
