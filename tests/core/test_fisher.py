@@ -65,13 +65,15 @@ def assert_equal(found, matrix, gradient, tolerance):
     assert difference.max() < tolerance * np.abs(gradient).max()
 
 
-@pytest.mark.parametrize("mode", ["second_order", "fourth"])
-def test_all_parameters_in_float64(x64, mode):
-    """All types of source, astrometric offsets, flux scales and sky planes free."""
+def test_all_parameters_in_float64(x64):
+    """All types of source, astrometric offsets, flux scales and sky planes free.
+
+    Other pixel modes differ in the derivative images only, which have a test of their own.
+    """
     s = small(np.float64)
     theta = s.theta * 1.01
-    found = fused(s, theta, mode=mode)
-    assert_equal(found, *dense(s, theta, mode), TOL["float64"])
+    found = fused(s, theta)
+    assert_equal(found, *dense(s, theta), TOL["float64"])
 
 
 def test_float32(x64):

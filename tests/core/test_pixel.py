@@ -127,7 +127,7 @@ def test_no_pixel_term_is_the_density(x64, mode):
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-300)
 
 
-@pytest.mark.parametrize("mode", PIXEL_MODES)
+@pytest.mark.parametrize("mode", ["second_order", "fourth", "sixth"])
 def test_flux_of_an_image_is_kept(x64, mode):
     """The pixel term neither makes nor loses light (sampling alone is exact to 1e-4 here)."""
     tile = np.arange(-3, 4) * 8.0
@@ -136,7 +136,7 @@ def test_flux_of_an_image_is_kept(x64, mode):
     np.testing.assert_allclose(tile_values(g, tx, ty, mode).sum(), 1.0, atol=1e-7)
 
 
-@pytest.mark.parametrize("mode", PIXEL_MODES)
+@pytest.mark.parametrize("mode", ["second_order", "fourth", "sixth"])
 def test_float32_keeps_its_digits_on_any_tile(x64, mode):
     """Narrow and wide Gaussians, round and of axis ratio .1, near and far from their centre."""
     args = (
@@ -155,7 +155,7 @@ def test_float32_keeps_its_digits_on_any_tile(x64, mode):
     assert (np.abs(single - double).max((0, 2)) / peak).max() < FLOAT32_TOL
 
 
-@pytest.mark.parametrize("mode", PIXEL_MODES)
+@pytest.mark.parametrize("mode", ["second_order", "fourth", "sixth"])
 def test_far_tiles_are_zero_not_nan(mode):
     """4000 pixels away the polynomial is huge and the exponential zero."""
     g = gaussians(0.0, 0.0, 0.2, 0.2, 0.1, dtype=np.float32)
