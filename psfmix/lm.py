@@ -52,16 +52,15 @@ def minimise(free, target, options, max_steps, weight=None):
     """
     weight = target.weight if weight is None else weight
     free = _clipped(free, target)
-    state, normal, gradient = _evaluate(free, target, options, weight)
+    state, normal, scales, gradient = _evaluate(free, target, options, weight)
     damping, stalled, step = 1e-2, 0, 0
     for step in range(1, max_steps + 1):
         accepted = False
         while damping < _DAMPING_MAX:
-            diagonal = np.diag(normal)
-            damped = normal + np.diag(damping * np.maximum(diagonal, 1e-9 * diagonal.max()))
+            damped = normal + np.diag(damping * np.maximum(scales, 1e-9 * scales.max()))
             delta = np.linalg.solve(damped, -gradient).reshape(free.shape)
             trial = _clipped(state.free + np.clip(delta, -2, 2), target)
-            new, new_normal, new_gradient = _evaluate(trial, target, options, weight)
+            new, new_normal, new_scales, new_gradient = _evaluate(trial, target, options, weight)
             if new.cost < state.cost:
                 accepted = True
                 break
@@ -69,7 +68,7 @@ def minimise(free, target, options, max_steps, weight=None):
         if not accepted:
             return state._replace(steps=step)
         gain = 1 - new.cost / state.cost if state.cost > 0 else 0.0
-        state, normal, gradient = new, new_normal, new_gradient
+        state, normal, scales, gradient = new, new_normal, new_scales, new_gradient
         damping = max(damping * _DOWN, 1e-9)
         stalled = stalled + 1 if gain < _STALL_FRACTION else 0
         if stalled >= _STALL:
@@ -89,7 +88,7 @@ def _clipped(free, target):
 
 
 def _evaluate(free, target, options, weight):
-    """Cost, J^T J and J^T r with respect to the free parameters."""
+    """State, J^T J, its diagonal for the damping, and J^T r, for the free parameters."""
     n = len(free)
     raw = to_raw(free, options.floor, options.signed)
     jacobian = columns(raw, target)
@@ -107,7 +106,7 @@ def _evaluate(free, target, options, weight):
     total_scale = options.total_weight / target.total
     total_residual = total_scale * (raw[:, AMP].sum() - target.total)
     ridge = options.ridge / target.total
-    normal[amps, amps] += total_scale**2 + ridge**2 * np.eye(n)
+    normal[amps, amps] += ridge**2 * np.eye(n)
     gradient[amps] += total_scale * total_residual + ridge**2 * raw[:, AMP]
     cost = (
         residual @ residual
@@ -119,5 +118,10 @@ def _evaluate(free, target, options, weight):
     link = chain(free, options.signed)
     normal = normal.reshape(6, n, 6, n)
     normal = np.einsum("kai,akbl,lbj->kilj", link, normal, link, optimize=True)
+    normal = normal.reshape(6 * n, 6 * n)
     gradient = np.einsum("kai,ak->ki", link, gradient.reshape(6, n))
-    return State(free, raw, model, float(cost), 0), normal.reshape(6 * n, 6 * n), gradient.ravel()
+    # The stiff total stays out of the damping scales, or amplitudes could hardly trade flux.
+    scales = np.diag(normal).copy()
+    total_row = total_scale * link[:, AMP, :].ravel()
+    normal += np.outer(total_row, total_row)
+    return State(free, raw, model, float(cost), 0), normal, scales, gradient.ravel()

@@ -13,8 +13,8 @@ _LADDER_FROM = 3
 _ROUND_STARTS, _STAR_STARTS, _STAR_FROM = 3, 14, 6
 # The p-norm polish: rounds, steps in each, growth of the weights, and how much it may cost.
 _POLISH_ROUNDS, _POLISH_STEPS, _POLISH_POWER, _POLISH_COST = 30, 10, 0.3, 2.0
-# Its encircled-energy rows weigh half: energy has been settled, the worst pixel has not.
-_POLISH_EE = 0.5
+# Its encircled-energy rows weigh less: energy has been settled, the worst pixel has not.
+_POLISH_EE = 0.85
 # An encircled-energy error weighs as much as a residual this many times larger.
 _EE_SCALE = 1.0
 # One start is enough when it is already this good.

@@ -94,7 +94,7 @@ def build_target(
     valid = np.isfinite(image) & (weight > 0)
     if not valid.any():
         raise InputError("PSF image has no finite pixel")
-    total = float(image[valid].sum())
+    total = float(np.where(valid, image, _opposite(image, valid, center)).sum())
     if not (np.max(image[valid]) > 0 and total > 0):
         raise InputError(
             f"PSF image has maximum {np.max(image[valid]):.3g} and sum {total:.3g}; "
@@ -176,6 +176,16 @@ def _checked(image, oversample, normalize, trim, center, weight):
     else:
         center = (float(center[0]) - trim, float(center[1]) - trim)
     return image, np.nan_to_num(weight, posinf=0.0), center
+
+
+def _opposite(image, valid, center):
+    """Value at the point-symmetric pixel, 0 where that is unusable: stands in for a bad pixel."""
+    ny, nx = image.shape
+    iy, ix = np.indices(image.shape)
+    iy, ix = (np.rint(2 * c - k).astype(int) for c, k in ((center[1], iy), (center[0], ix)))
+    inside = (iy >= 0) & (iy < ny) & (ix >= 0) & (ix < nx)
+    iy, ix = np.where(inside, iy, 0), np.where(inside, ix, 0)
+    return np.where(inside & valid[iy, ix], image[iy, ix], 0.0)
 
 
 def _label_blocks(valid, center, core, first, smallest):
