@@ -71,7 +71,7 @@ def test_chi2_per_pixel(run):
     assert all(0.80 <= value <= 1.0 for value in values.values()), values
 
 
-@pytest.mark.parametrize("index, band", enumerate(BANDS))
+@pytest.mark.parametrize("index, band", list(enumerate(BANDS)))
 def test_against_exact_fit(index, band, run):
     for source, fluxes in EXACT.items():
         assert run.flux(source, band) == pytest.approx(fluxes[index], rel=EXACT_TOLERANCE), source
