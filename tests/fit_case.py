@@ -46,6 +46,19 @@ class Case(NamedTuple):
         """Entry of theta."""
         return self.table.labels.index((owner, name, band))
 
+    def theirs(self, theta):
+        """Values in the order of the synthetic patch's own theta, for the independent model.
+
+        Nuisances that are not free have no effect.
+        """
+        known = {
+            label: value if isinstance(label[0], int) else float(label[1] == "scale")
+            for label, value in known_values(self.synthetic).items()
+        }
+        known |= {k: v for k, v in self.table.fixed.items() if k in known}
+        known |= dict(zip(self.table.labels, np.asarray(theta, float), strict=False))
+        return np.array([known[label] for label in known_values(self.synthetic)])
+
     def optimize(self, theta=None, problem=None, **kwargs):
         """The optimum from a starting theta (the truth by default)."""
         problem = self.problem if problem is None else problem
