@@ -10,6 +10,7 @@ import numpy as np
 from jaxpho.fit.optimize import solve_scaled
 from jaxpho.fit.posterior import evaluate, to_unconstrained
 from jaxpho.fit.problem import make_problem
+from jaxpho.fit.quality import SourceArea
 
 EXCESS_SIGMA = 5.0
 """chi2 must exceed the number of pixels by this many standard deviations before we look."""
@@ -17,16 +18,28 @@ GAIN_PER_EXPOSURE = 9.0
 """Predicted fall of chi2 per exposure (two parameters) that is worth telling."""
 
 
-def astrometry_gain(fitter, optimum, chi2: np.ndarray, npix: np.ndarray) -> list[str]:
+def _excess(chi2, npix) -> np.ndarray:
+    """Whether chi2 is beyond what noise makes of so many pixels."""
+    npix = np.asarray(npix, float)
+    return np.asarray(chi2) > npix + EXCESS_SIGMA * np.sqrt(2.0 * npix)
+
+
+def astrometry_gain(
+    fitter, optimum, chi2: np.ndarray, npix: np.ndarray, areas: SourceArea
+) -> list[str]:
     """Message when free astrometric offsets per exposure would lower chi2 a lot.
+
+    Asked only when chi2 of all pixels or within the area of one source is too large: where errors
+    are overestimated the whole says nothing about a star that is off.
 
     The fall of chi2 is predicted from gradient and Fisher matrix with the offsets added at zero,
     all other parameters following: one evaluation, no fit.
     """
     packed = fitter.packed
-    n_e, total = len(packed.exposures), npix.sum()
+    n_e = len(packed.exposures)
     offsets_free = any(n is not None and n.offset_sigma > 0 for n in packed.nuisances)
-    if offsets_free or n_e < 2 or chi2.sum() < total + EXCESS_SIGMA * np.sqrt(2.0 * total):
+    poor = _excess(chi2.sum(), npix.sum()) or _excess(areas.chi2, areas.npix).any()
+    if offsets_free or n_e < 2 or not poor:
         return []
     neutral = SimpleNamespace(scale_sigma=0.0, sky="none")
     free = [

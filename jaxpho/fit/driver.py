@@ -237,7 +237,7 @@ def fit_patch(
             f"the PSF is only {blur:.2g} of a cuspy galaxy's half-light radius: mixture {mixture} "
             f"softens its centre, {needed} is made for it"
         )
-    messages += astrometry_gain(fitter, optimum, chi2, npix)
+    messages += astrometry_gain(fitter, optimum, chi2, npix, areas)
     seconds = {"map": time.perf_counter() - clock}
     draws = None
     if sampling.method == "nuts" and n and not (stop_if_coarse and needed != mixture):
