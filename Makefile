@@ -13,6 +13,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 PY = $(VENV)/bin/python
 STAMP = $(VENV)/.installed
 
+# small dense algebra: threads of BLAS only get in each other's way
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+
 .PHONY: help setup lint test test-slow realdata demo demo-pulls bench clean
 
 help:

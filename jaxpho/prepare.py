@@ -24,8 +24,6 @@ from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.prepare")
 
-RECIPE = 1
-"""Part of every cache key; raised when the fit of mixtures changes."""
 NGAUSS = 4
 MAX_POSITIONS = 16
 """PSFEx models are evaluated at every source up to this number, then on a 4 x 4 grid."""
@@ -179,7 +177,9 @@ def _make_job(exposure: Exposure, peaks: Sequence) -> _Job:
             raise InputError(f"PSF {psf.path}: oversample is {oversample}, expected a value > 0")
         default = oversample == 1.0
     includes = default if options.includes_pixel is None else options.includes_pixel
-    text = [RECIPE, options.trim, options.center, options.normalize, options.ngauss or NGAUSS]
+    from psfmix.convert import FIT_VERSION  # cached mixtures of another recipe are not used
+
+    text = [FIT_VERSION, options.trim, options.center, options.normalize, options.ngauss or NGAUSS]
     text += [options.signed, includes, f"{oversample:.9g}"]
     digest = hashlib.sha256(repr(text).encode())
     for image in images:

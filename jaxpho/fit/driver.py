@@ -158,7 +158,9 @@ class _Fitter:
             shift = [value[k] - start.values[k, ""] for k in ("ra", "dec")]
             centres[:, s] += d[:, s] @ np.array(shift)
             radii[s] = quality.influence_radius(start.type, value, self.psf_sigma)
-        return quality.source_areas(pixels, centres, d, radii)
+        return quality.source_areas(
+            pixels, centres, d, radii, self.packed.exposure_bands, self.packed.bands
+        )
 
 
 def laplace(optimum: Optimum, problem: Problem) -> tuple[np.ndarray, np.ndarray]:

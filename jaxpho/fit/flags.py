@@ -28,7 +28,10 @@ _TABLE = (
     ("divergences", "the sampler had divergent transitions in this patch"),
     ("low_ess", "too few effective samples for a parameter of the source"),
     ("high_rhat", "the chains disagree about a parameter of the source (R-hat)"),
-    ("partial_coverage", "masks or image edges take a large part of the source in every exposure"),
+    (
+        "partial_coverage",
+        "masks or edges take a large part of the source in all exposures of a band",
+    ),
     ("no_data", "no usable pixel under the source: it was not fitted"),
     ("bad_psf", "the PSF mixture is a poor description of the given PSF"),
     ("blended", "another source overlaps: their fluxes are strongly correlated"),

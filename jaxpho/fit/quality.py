@@ -20,7 +20,10 @@ PRIOR_SHARE = 0.75  # of the prior's own standard deviation
 
 @dataclass
 class SourceArea:
-    """chi2 and coverage within each source's own area, arrays [S]."""
+    """chi2 and coverage within each source's own area, arrays [S].
+
+    ``coverage`` is the unmasked share of the area in the best exposure of the worst band.
+    """
 
     chi2: np.ndarray
     npix: np.ndarray
@@ -28,7 +31,9 @@ class SourceArea:
     coverage: np.ndarray
 
 
-def source_areas(pixels: list[dict], centres: np.ndarray, d: np.ndarray, radii) -> SourceArea:
+def source_areas(
+    pixels: list[dict], centres: np.ndarray, d: np.ndarray, radii, bands: list[str], wanted
+) -> SourceArea:
     """chi2 and unmasked pixels within a radius of each source.
 
     Parameters
@@ -41,10 +46,15 @@ def source_areas(pixels: list[dict], centres: np.ndarray, d: np.ndarray, radii) 
         [E, S, 2, 2] pixel/arcsec.
     radii : ndarray
         [S] arcsec.
+    bands : list of str
+        Band of each exposure.
+    wanted : list of str
+        All bands that fluxes are measured in.
     """
     n = len(radii)
+    coverage = {band: np.zeros(n) for band in wanted}
     out = SourceArea(np.zeros(n), np.zeros(n, int), np.zeros(n, int), np.zeros(n))
-    for p, centre, matrix in zip(pixels, centres, d, strict=True):
+    for p, centre, matrix, band in zip(pixels, centres, d, bands, strict=True):
         chi = (p["data"] - p["model"]) * p["ierr"]
         for s in range(n):
             inverse = np.linalg.inv(matrix[s])
@@ -57,7 +67,8 @@ def source_areas(pixels: list[dict], centres: np.ndarray, d: np.ndarray, radii) 
             out.npix[s] += count
             out.nexp[s] += count > 0
             expected = max(np.pi * radii[s] ** 2 * abs(np.linalg.det(matrix[s])), 1.0)
-            out.coverage[s] = max(out.coverage[s], count / expected)
+            coverage[band][s] = max(coverage[band][s], count / expected)
+    out.coverage = np.min(list(coverage.values()), axis=0)
     return out
 
 
