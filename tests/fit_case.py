@@ -93,7 +93,7 @@ def remake(s, rng=None, change=None, offsets=None):
         if offsets is not None:
             for i, (owner, name, _) in enumerate(s.labels):
                 if isinstance(owner, int) and name in ("ra", "dec"):
-                    theta[i] += offsets[e][name == "dec"]
+                    theta[i] += offsets[e][int(name == "dec")]
         data = oracle_model(s, theta, e)
         if rng is not None:
             sigma = 1.0 / np.where(t.ierr > 0, t.ierr, np.inf)

@@ -24,6 +24,11 @@ def _excess(chi2, npix) -> np.ndarray:
     return np.asarray(chi2) > npix + EXCESS_SIGMA * np.sqrt(2.0 * npix)
 
 
+def _fall(gradient: np.ndarray, curvature: np.ndarray) -> float:
+    """Fall of chi2 to the minimum of a quadratic model of chi2 / 2."""
+    return float(gradient @ solve_scaled(curvature, gradient))
+
+
 def astrometry_gain(
     fitter, optimum, chi2: np.ndarray, npix: np.ndarray, areas: SourceArea
 ) -> list[str]:
@@ -56,10 +61,13 @@ def astrometry_gain(
     theta = np.zeros(n)
     theta[: len(table.parameters)] = [known.get(label, 0.0) for label in table.labels]
     z = to_unconstrained(jnp.asarray(theta, fitter.dtype), problem.transform)
-    found = evaluate(z, problem, static=fitter.static)
+    found = evaluate(z, problem, problem.patch.data, static=fitter.static)
     gradient = np.asarray(found.gradient, np.float64)
-    step = solve_scaled(np.asarray(found.curvature, np.float64), gradient)
-    gain = float(gradient @ step)
+    curvature = np.asarray(found.curvature, np.float64)
+    # what the other parameters would gain by themselves, pressing against a bound, is not ours
+    others = np.ones(n, bool)
+    others[[i for i, label in enumerate(table.labels) if label[1] in ("dra", "ddec")]] = False
+    gain = _fall(gradient, curvature) - _fall(gradient[others], curvature[np.ix_(others, others)])
     if gain < GAIN_PER_EXPOSURE * n_e:
         return []
     return [
