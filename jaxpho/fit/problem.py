@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpho.core.patch import bucket
 from jaxpho.core.sersic import load_mixture
 from jaxpho.fit.options import FitOptions
 from jaxpho.fit.parameters import ParameterTable, SourceStart, build_parameters
@@ -16,6 +15,12 @@ from jaxpho.fit.posterior import Problem
 def _bucket(n: int) -> int:
     """Padded parameter count: multiples of 4 up to 16, then of 8, then of 16."""
     step = 4 if n <= 16 else 8 if n <= 64 else 16
+    return -(-n // step) * step
+
+
+def _components(n: int) -> int:
+    """Padded component count: each costs as much as a real one, so steps are fine."""
+    step = 1 if n <= 6 else 2 if n <= 16 else 4
     return -(-n // step) * step
 
 
@@ -48,7 +53,7 @@ def make_problem(
         exposure_bands=packed.exposure_bands,
         n_exposures=packed.patch.n_exposures,
         size=_bucket,
-        component_size=bucket,
+        component_size=_components,
         dtype=dtype,
     )
     problem = Problem(
