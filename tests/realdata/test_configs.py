@@ -10,7 +10,7 @@ from jaxpho.data.plan import plan_images
 
 CONFIGS = Path(__file__).parent / "configs"
 EXPOSURES = {"decam": 8, "bok": 3, "jwst6414": 7, "jwst40": 7}
-SOURCES = {"decam": 2, "bok": 16, "jwst6414": 1, "jwst40": 1}
+SOURCES = {"decam": 2, "bok": 16, "jwst6414": 1, "jwst40": 2}
 
 
 @pytest.mark.parametrize("name", EXPOSURES)
