@@ -60,7 +60,7 @@ demo-pulls: $(STAMP)
 	$(PY) notebooks/demo/compare.py pool $(foreach s,$(SEEDS),demo-run-$(s)/fit)
 
 bench: $(STAMP)
-	for script in benchmarks/bench_*.py; do $(PY) $$script || exit 1; done
+	$(PY) benchmarks/kernel.py
 
 clean:
 	rm -rf demo-run-* .pytest_cache .ruff_cache .hypothesis build dist
