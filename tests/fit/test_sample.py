@@ -1,0 +1,209 @@
+"""NUTS: exact where the posterior is normal, reproducible, and a plain numpyro model."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from fit_case import draw, make_case, remake
+from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoLaplaceApproximation
+from numpyro.infer.util import log_density as numpyro_density
+
+from jaxpho.data.exposure import Nuisance
+from jaxpho.fit.driver import laplace
+from jaxpho.fit.models import whitened_model
+from jaxpho.fit.optimize import solve_scaled
+from jaxpho.fit.options import SampleOptions
+from jaxpho.fit.posterior import DEFAULT_STATIC, log_density, model_of
+from jaxpho.fit.sample import CHUNK, diagnose, sample, whitening
+
+# Monte Carlo errors are compared at this many standard deviations: 30 numbers, one in 10^4
+SIGMAS = 4.0
+OPTIONS = SampleOptions(num_warmup=75, num_samples=200, num_chains=4, max_rounds=1)
+TYPES = ("sersic", "point", "point", "point")
+
+
+@cache
+def case_of(kind):
+    """One structure, so that both share the compiled sampler.
+
+    "linear": positions and shapes held, fluxes and skies free. "galaxy": one galaxy free beside
+    held stars.
+    """
+    s = remake(draw(6, TYPES, nuisances=True, flux=600.0), np.random.default_rng(3))
+    if kind == "linear":
+        sky = [Nuisance(sky="constant", sky_sigma=0.3)] * 2
+        held = (("position", "shape"), *[("position",)] * 3)
+        return make_case(s, held, nuisances=sky)
+    s = remake(draw(6, TYPES, flux=600.0), np.random.default_rng(3))
+    return make_case(s, ((), *[("all",)] * 3))
+
+
+@cache
+def mode_of(kind):
+    return case_of(kind).optimize(with_volume=True)
+
+
+@cache
+def draws_of(kind, seed=0, options=None):
+    case = case_of(kind)
+    options = OPTIONS if options is None else SampleOptions(**dict(options))
+    key = jax.random.PRNGKey(seed)
+    return sample(key, mode_of(kind), case.problem, options, DEFAULT_STATIC)
+
+
+def test_both_cases_have_one_shape():
+    shapes = [
+        [a.shape for a in jax.tree.leaves(case_of(kind).problem)] for kind in ("linear", "galaxy")
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_normal_posterior():
+    """Means, errors and correlations of a linear model are those of the normal equations."""
+    case, mode, draws = case_of("linear"), mode_of("linear"), draws_of("linear")
+    n = len(case.table.parameters)
+    assert case.linear[:n].all() and n == 6
+    theta = draws.theta.reshape(-1, case.n)
+    covariance = laplace(mode, case.problem)[0]
+    root = np.linalg.inv(np.linalg.cholesky(covariance))
+    white = (theta - mode.theta) @ root.T
+    # unit normals, padding included; draws are anti-correlated at best
+    count = np.minimum(draws.ess, len(theta))
+    assert draws.ess.min() > 300
+    assert np.abs(white.mean(0)).max() < SIGMAS / np.sqrt(count.min())
+    assert np.abs(np.cov(white.T) - np.eye(case.n)).max() < SIGMAS * np.sqrt(2 / count.min())
+    assert draws.divergences == 0
+
+
+def test_galaxy():
+    """A posterior with bounds and curvature: sane statistics, near the Laplace errors."""
+    case, mode, draws = case_of("galaxy"), mode_of("galaxy"), draws_of("galaxy")
+    n = len(case.table.parameters)
+    assert n == 7
+    assert draws.theta.shape == (4, 200, case.n)
+    assert draws.rhat.shape == draws.ess.shape == (case.n,)
+    assert draws.rhat.max() < 1.03 and draws.ess.min() > 200
+    assert draws.divergences <= 2
+    assert 0.6 < draws.accept < 0.99 and 0.1 < draws.step_size < 2.0
+    assert draws.rounds == 1
+    # a few leapfrog steps a draw: whitening works
+    assert 3 * 800 <= draws.gradients < 16 * 800
+    assert 0 < draws.warmup_gradients < 40 * 4 * 75
+    theta = draws.theta.reshape(-1, case.n)[:, :n]
+    sigma = np.sqrt(np.diag(laplace(mode, case.problem)[0]))[:n]
+    assert np.abs(theta.std(0) / sigma - 1).max() < 0.25
+    assert np.abs((theta.mean(0) - case.truth[:n]) / sigma).max() < 5
+    assert (theta[:, 4] > 0.5).all() and (theta[:, 4] < 8).all()
+
+
+def test_keys_decide():
+    first = draws_of("galaxy")
+    case, mode = case_of("galaxy"), mode_of("galaxy")
+    again = sample(jax.random.PRNGKey(0), mode, case.problem, OPTIONS, DEFAULT_STATIC)
+    np.testing.assert_array_equal(first.theta, again.theta)
+    other = draws_of("galaxy", 1)
+    assert not np.isclose(first.theta, other.theta)[..., 0].any()
+    chains = first.theta[:, 0, 0]
+    assert len(np.unique(chains)) == 4
+
+
+def test_rounds_go_on_until_enough():
+    common = {"num_warmup": 75, "num_chains": 4}
+    few = common | {"num_samples": CHUNK, "min_ess": 150.0, "max_rounds": 20}
+    draws = draws_of("galaxy", 2, tuple(few.items()))
+    assert 1 < draws.rounds < 20
+    assert draws.theta.shape[1] == draws.rounds * CHUNK
+    assert draws.ess.min() > 150 and draws.rhat.max() < SampleOptions().max_rhat
+    capped = common | {"num_samples": 10, "min_ess": 1e9, "max_rounds": 2}
+    draws = draws_of("galaxy", 2, tuple(capped.items()))
+    # whole calls of the compiled program
+    assert draws.rounds == 2 and draws.theta.shape[1] == 2 * CHUNK
+
+
+def test_diagnose():
+    x = np.random.default_rng(0).standard_normal((4, 500, 3))
+    x[0, :, 1] += 3.0
+    x[..., 2] = 5.0
+    rhat, ess = diagnose(x)
+    assert rhat[0] < 1.02 and ess[0] > 1000
+    assert rhat[1] > 1.5 and ess[1] < 50
+    assert not np.isfinite(rhat[2])  # a constant has no R-hat
+
+
+@pytest.mark.parametrize("scale", [0.0, 6.0])
+def test_whitening(scale):
+    rng = np.random.default_rng(1)
+    j = rng.standard_normal((20, 12)) * 10 ** rng.uniform(-scale, scale, 12)
+    curvature = j.T @ j
+    w = whitening(curvature)
+    unit = np.sqrt(np.diag(curvature))
+    np.testing.assert_allclose(
+        w @ w.T * np.outer(unit, unit), np.linalg.inv(curvature / np.outer(unit, unit)), rtol=1e-6
+    )
+    np.testing.assert_allclose(w.T @ curvature @ w, np.eye(12), atol=1e-6)
+    # the same answer as the optimiser's solver
+    vector = rng.standard_normal(12) * unit
+    np.testing.assert_allclose(w @ (w.T @ vector), solve_scaled(curvature, vector), rtol=1e-5)
+
+
+def test_whitening_of_nearly_singular_matrices():
+    """Rounding may make float32 matrices indefinite; a direction may have no data at all."""
+    for matrix in (np.ones((2, 2)), np.array([[1.0, 1.0001], [1.0001, 1.0]]), np.diag([4.0, 0.0])):
+        w = whitening(matrix)
+        assert np.isfinite(w).all()
+    np.testing.assert_allclose(whitening(np.diag([4.0, 1.0])), np.diag([0.5, 1.0]))
+
+
+# ------------------------------------------------------------------ as a numpyro model
+
+
+@cache
+def arguments(kind):
+    case, mode = case_of(kind), mode_of(kind)
+    factor = jnp.asarray(whitening(mode.curvature), jnp.float32)
+    theta = jnp.asarray(mode.theta, jnp.float32)
+    return (
+        case.problem, jnp.asarray(mode.z, jnp.float32), factor, model_of(theta, case.problem),
+    )  # fmt: skip
+
+
+def test_model_is_the_posterior():
+    problem, centre, factor, reference = arguments("galaxy")
+
+    @jax.jit
+    def both(xi):
+        found, trace = numpyro_density(
+            whitened_model, (problem, centre, factor, reference), {}, {"xi": xi}
+        )
+        z = centre + factor @ xi
+        return found, log_density(z, problem, reference), trace["theta"]["value"]
+
+    for xi in np.random.default_rng(0).standard_normal((3, 8)):
+        found, expected, theta = both(jnp.asarray(xi, jnp.float32))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert np.isfinite(theta).all()
+        # near a unit normal: this is what whitening is for
+        at_mode = both(jnp.zeros(8, jnp.float32))[0]
+        np.testing.assert_allclose(found - at_mode, -0.5 * xi @ xi, rtol=0.3, atol=0.3)
+
+
+@pytest.mark.slow
+def test_other_inference_of_numpyro():
+    """MCMC as its documentation has it, and the Laplace guide, which needs second derivatives."""
+    model = partial(whitened_model, *arguments("linear"))
+    start = numpyro.infer.init_to_value(values={"xi": jnp.zeros(8)})
+    kernel = NUTS(model, adapt_mass_matrix=False, init_strategy=start)
+    mcmc = MCMC(kernel, num_warmup=50, num_samples=200, progress_bar=False)
+    mcmc.run(jax.random.PRNGKey(0))
+    xi = mcmc.get_samples()["xi"]
+    assert xi.shape == mcmc.get_samples()["theta"].shape == (200, 8)
+    assert np.abs(xi.mean(0)).max() < 0.4 and np.abs(xi.std(0) - 1).max() < 0.4
+    guide = AutoLaplaceApproximation(model, init_loc_fn=start)
+    svi = SVI(model, guide, numpyro.optim.Adam(1e-4), Trace_ELBO())
+    params = svi.get_params(svi.init(jax.random.PRNGKey(0)))
+    covariance = guide.get_posterior(params).covariance_matrix
+    np.testing.assert_allclose(covariance, np.eye(8), atol=0.01)
