@@ -233,7 +233,7 @@ def build_patch(
     counts = [-(-len(t.x0) // tiles_per_block) for t in tiles]
     starts = np.concatenate([[0], np.cumsum(counts)])
     # loops stop at the last block in use, so that padding blocks costs memory only
-    m_pad = max(64, 1 << (int(starts[-1]) - 1).bit_length()) if pad else int(starts[-1])
+    m_pad = max(256, 1 << (int(starts[-1]) - 1).bit_length()) if pad else int(starts[-1])
     flat = (m_pad, tiles_per_block, TILE_PIXELS)
     data, ierr = np.zeros(flat), np.zeros(flat)
     tile_x, tile_y = np.zeros(flat[:2]), np.zeros(flat[:2])
