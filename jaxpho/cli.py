@@ -18,7 +18,7 @@ from jaxpho.run.version import version
 
 log = logging.getLogger("jaxpho.cli")
 
-WRONG_INPUT, INTERRUPTED = 2, 130
+WRONG_INPUT, INTERNAL_ERROR, INTERRUPTED = 2, 70, 130
 # The host's dense algebra is small: threads of BLAS slow the fit of PSF mixtures up to tenfold.
 # numpy reads these when it is first imported, which is after this module.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -26,7 +26,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 _EPILOG = """\
 exit status: 0 all sources measured; 1 some sources failed (flagged in the catalogue);
-2 wrong input (one sentence says what); 130 interrupted (what was done is kept)
+2 wrong input (one sentence says what); 70 internal error; 130 interrupted (work is kept)
 
 examples:
   jaxpho-fit --init config.yml        write a commented configuration
@@ -92,6 +92,12 @@ def fit_main(argv=None, prog: str = "jaxpho-fit") -> int:
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; finished patches are kept", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        # a defect of ours: one line for the user, the traceback is in the run's log
+        log.debug("unexpected error", exc_info=True)
+        kind = type(error).__name__
+        print(f"{prog}: internal error ({kind}: {error}); please report it", file=sys.stderr)
+        return INTERNAL_ERROR
 
 
 def stop_on_sigterm() -> None:
@@ -110,7 +116,7 @@ def _fit(args) -> int:
     config = load_config(args.config, args.overrides, args.output)
     folder = Path(config.output)
     if not args.dry_run:
-        claim(folder, args.overwrite)
+        claim(folder, args.overwrite, Path(args.config))
     configure_backend(config.precision, config.threads)
     terminal = log_to_terminal(args.quiet, args.verbose)
     try:
@@ -149,16 +155,22 @@ def _init(target: str) -> int:
     return 0
 
 
-_PRODUCTS = ("catalog.fits", "config.yml", "run.log", "patches/*", "images/*.fits")
+def claim(folder: Path, overwrite: bool, config: Path | None = None) -> None:
+    """Make sure that a run directory may be written; nothing is deleted here.
 
-
-def claim(folder: Path, overwrite: bool) -> None:
-    """Make sure that a run directory is free; with `overwrite`, delete an earlier run's files.
-
-    Only files that a run writes are deleted; fitted PSF mixtures are kept and used again.
+    Raises
+    ------
+    InputError
+        When it is a file, holds the configuration itself (which the run would replace), or holds
+        an earlier run's results without `overwrite`.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output: {folder} is a file, expected a folder")
+    if config is not None and config.resolve() == (folder / "config.yml").resolve():
+        raise InputError(
+            f"output: {folder} holds {config} itself, which the run would replace; give another "
+            "folder"
+        )
     if not (folder / "catalog.fits").exists() and not (folder / "patches").exists():
         return
     if not overwrite:
@@ -166,10 +178,6 @@ def claim(folder: Path, overwrite: bool) -> None:
             f"output: {folder} holds the results of an earlier run; give --overwrite, or another "
             "folder with --output"
         )
-    for pattern in _PRODUCTS:
-        for path in folder.glob(pattern):
-            if path.is_file():
-                path.unlink()
 
 
 def configure_backend(precision: str, threads: int) -> None:

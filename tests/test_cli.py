@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from jaxpho import cli
+from jaxpho.run.patches import clear
 
 
 def test_help_names_every_option_and_is_light(capsys):
@@ -87,10 +88,34 @@ def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path):
     with pytest.raises(cli.InputError, match="--overwrite"):
         cli.claim(tmp_path, overwrite=False)
     cli.claim(tmp_path, overwrite=True)
+    assert all(path.exists() for path in keep + gone)  # nothing goes before the input is checked
+    clear(tmp_path, [])
     assert all(path.exists() for path in keep)
     assert not any(path.exists() for path in gone)
     with pytest.raises(cli.InputError, match="is a file"):
         cli.claim(keep[0], overwrite=True)
+
+
+def test_input_is_never_overwritten(tmp_path):
+    (tmp_path / "images").mkdir()
+    image = tmp_path / "images" / "g0.fits"
+    image.write_text("x")
+    with pytest.raises(cli.InputError, match="g0.fits"):
+        clear(tmp_path, [image])
+    assert image.exists()
+    with pytest.raises(cli.InputError, match="itself"):
+        cli.claim(tmp_path, overwrite=True, config=tmp_path / "config.yml")
+
+
+def test_internal_errors_are_one_line(monkeypatch, capsys):
+    def broken(args):
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(cli, "_fit", broken)
+    assert cli.fit_main(["x.yml"]) == cli.INTERNAL_ERROR
+    error = capsys.readouterr().err
+    assert "a defect" in error
+    assert "Traceback" not in error
 
 
 def test_ctrl_c_is_exit_130(monkeypatch, capsys):

@@ -87,6 +87,8 @@ def _adaptive(stamps: list[_Stamp], start: float) -> tuple[np.ndarray, float] | 
     """
     m = np.eye(2) * start**2
     for _ in range(50):
+        if not np.isfinite(m).all() or np.linalg.det(m) <= 0:
+            return None  # an absurd pixel: the source starts from defaults
         inverse = np.linalg.inv(m)
         total, moment, noise = 0.0, np.zeros((2, 2)), 0.0
         for s in stamps:

@@ -177,13 +177,20 @@ def _unit(text: str, squared: bool = False):
     return unit**2 if squared else unit
 
 
+def _ascii(values: np.ndarray) -> np.ndarray:
+    """Text as FITS can hold it: other characters are written as escapes."""
+    return (
+        np.char.encode(values, "ascii", "backslashreplace") if values.dtype.kind == "U" else values
+    )
+
+
 def write_catalog(path, table: Table) -> None:
     """Write the table as FITS with units (TUNIT) and meanings (TCOMM), atomically.
 
     Units are written as text, because astropy drops those outside the FITS standard, such as
     electron/s.
     """
-    bare = Table({name: np.asarray(table[name]) for name in table.colnames})
+    bare = Table({name: _ascii(np.asarray(table[name])) for name in table.colnames})
     hdu = fits.table_to_hdu(bare)
     hdu.name = "CATALOG"
     for i, name in enumerate(table.colnames, start=1):

@@ -36,7 +36,9 @@ log = logging.getLogger("jaxpho.run")
 
 DONE, SOME_FAILED = 0, 1
 CATALOG = "catalog.fits"
-FAILURES = flags.encode(["failed", "no_data", "nonfinite", "timeout"])
+FAILURES = flags.encode(["failed", "no_data", "timeout"])
+NONFINITE = flags.bit("nonfinite")
+_PRODUCTS = ("catalog.fits", "config.yml", "patches/patch*.*", "images/*.fits")
 SAVE_EVERY = 60.0
 """Seconds between catalogues written during a run."""
 
@@ -113,11 +115,34 @@ def run(config: Config, quiet: bool = False) -> int:
                     state.save_catalog()
     finally:
         # also after Ctrl-C: what is done stays
-        state.save_catalog()
-        if state.images is not None:
-            paths = state.images.write(folder / "images")
-            log.info("wrote %d model and residual images", len(paths))
+        try:
+            state.save_catalog()
+        finally:
+            if state.images is not None:
+                paths = state.images.write(folder / "images")
+                log.info("wrote %d model and residual images", len(paths))
     return _summary(state, time.monotonic() - clock)
+
+
+def clear(folder: Path, inputs: list) -> None:
+    """Delete an earlier run's products, once the input has proved usable.
+
+    Only files that a run writes are deleted; fitted PSF mixtures are kept and used again.
+
+    Raises
+    ------
+    InputError
+        When an input image lies where products are written; nothing is deleted then.
+    """
+    for path in inputs:
+        if (folder / "images").resolve() in Path(path).resolve().parents:
+            raise InputError(
+                f"output: {folder} already holds the input image {path}; give another folder"
+            )
+    for pattern in _PRODUCTS:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                path.unlink()
 
 
 def _progress_of(bar):
@@ -303,7 +328,11 @@ def _summary(state: RunState, seconds: float) -> int:
         row["flags"] if row else peak.flags
         for row, peak in zip(rows, state.field.peaks, strict=True)
     ]
-    bad = sum(bool(mask & FAILURES) for mask in masks)
+    bad = sum(
+        # a value of the catalogue that could not be used does not make a good fit a failure
+        bool(mask & FAILURES) or bool(mask & ~peak.flags & NONFINITE)
+        for mask, peak in zip(masks, state.field.peaks, strict=True)
+    )
     counts = Counter(name for mask in masks for name in flags.decode(mask))
     text = ", ".join(f"{name} {n}" for name, n in counts.most_common()) or "none"
     log.info("%d of %d sources measured in %.0f s", len(masks) - bad, len(masks), seconds)
