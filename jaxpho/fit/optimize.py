@@ -128,6 +128,11 @@ def optimize(
     Returns
     -------
     Optimum
+
+    Raises
+    ------
+    FloatingPointError
+        When chi2 is not finite at the start.
     """
     options = {"volume": 1.0 if with_volume else 0.0}
     free = ~linear
@@ -158,6 +163,8 @@ def optimize(
 
     z, _ = project(np.array(z, np.float64))
     state = full(z)
+    if not state.finite:
+        raise FloatingPointError("chi2 or its derivatives are not finite at the starting values")
     damping, converged, iteration = 1e-3, False, 0
     for iteration in range(1, max_iterations + 1):  # noqa: B007 (reported)
         low, high = _box(state.z, confined, free)
@@ -172,13 +179,14 @@ def optimize(
         step = box_step(matrix, state.gradient, low, high)
         trial, objective = project(state.z + step)
         fall = state.objective - objective
-        if fall > 0:
+        found = full(trial) if fall > 0 else state
+        if fall > 0 and found.finite:
             predicted = -(state.gradient @ step + 0.5 * step @ state.curvature @ step)
             if fall > 0.75 * predicted:
                 damping = max(damping / 8.0, 1e-7)
             elif fall < 0.25 * predicted:
                 damping *= 4.0
-            state = full(trial)
+            state = found
         else:
             damping *= 8.0
             if damping > 1e8:  # no descent left at this precision

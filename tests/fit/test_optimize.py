@@ -315,6 +315,15 @@ def test_any_unit(unit):
     assert np.abs(difference / errors(one, a)).max() < 0.05
 
 
+def test_a_start_without_chi2_is_refused():
+    """Overflow (or NaN pixels) end the patch with a sentence, not with a Cholesky factor."""
+    case = pair(1, noise=3)
+    patch = case.problem.patch
+    broken = case.problem._replace(patch=patch._replace(data=patch.data + np.nan))
+    with pytest.raises(FloatingPointError, match="not finite at the starting values"):
+        case.optimize(problem=broken)
+
+
 def test_too_few_steps_are_admitted():
     case = pair(1, noise=3)
     start = bad_start(case, seeded(0))
