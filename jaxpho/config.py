@@ -109,9 +109,9 @@ class Config:
         None, "file with PSF mixtures to reuse between runs (default: in the run directory)",
         path=True,
     )  # fmt: skip
-    seed: int = option(0, "seed of all random numbers", ge=0)
+    seed: int = option(0, "seed of all random numbers", ge=0, lt=2**31)
     precision: Literal["float32", "float64"] = option("float32", "floating point of the fit")
-    threads: int = option(0, "threads of the CPU backend; 0 uses all cores", ge=0)
+    threads: int = option(0, "threads of the CPU backend; 0 uses all cores", ge=0, le=1024)
 
     def __post_init__(self):
         if not self.bands:

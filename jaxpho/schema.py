@@ -190,6 +190,9 @@ def _convert_union(args, value, context, path, meta, wrong):
             return _convert(member, value, context, path, meta)
     if len(members) == 1:
         return _convert(members[0], value, context, path, meta)
+    if float in members and isinstance(value, int) and not isinstance(value, bool):
+        # a number is a number: one outside the limits must not be read as text instead
+        return _convert(float, value, context, path, meta)
     structured = [m for m in members if isinstance(value, dict) and dataclasses.is_dataclass(m)]
     if len(structured) == 1:
         return _convert(structured[0], value, context, path, meta)

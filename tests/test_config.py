@@ -229,3 +229,12 @@ def test_round_trip(tmp_path):
 def test_from_plain_values(tmp_path):
     config = config_from_dict(yaml.safe_load(GOOD), tmp_path)
     assert config == load_config(write(tmp_path, GOOD))
+
+
+@pytest.mark.parametrize("value", ["0", "0.0", "-1"])
+def test_a_number_outside_its_limits_is_not_read_as_text(value):
+    """An option that takes a number or a header card."""
+    from jaxpho.data.options import PSFOptions
+
+    with pytest.raises(InputError, match="oversample.*greater than 0"):
+        build(PSFOptions, {"oversample": yaml.safe_load(value)})
