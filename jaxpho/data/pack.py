@@ -16,6 +16,8 @@ from jaxpho.errors import InputError
 log = logging.getLogger("jaxpho.data.pack")
 
 N_RADII = {"k8": 8, "k10": 10, "k12": 12, "k16": 16}
+LARGEST = 1e15
+"""Largest 1/sigma, in the image's unit, that single precision is good for."""
 
 
 def select_pixels(
@@ -51,6 +53,16 @@ def _affine(exposure: Exposure, ra: np.ndarray, dec: np.ndarray):
         crpix0, cw0, d0 = local_affine(exposure.wcs, *(np.atleast_1d(v) for v in middle))
         crpix[~visible], cw[~visible], d[~visible] = crpix0[0], cw0[0], d0[0]
     return crpix, cw, d, visible
+
+
+def _check_range(exposure: Exposure, ierr: np.ndarray, dtype) -> None:
+    """Raise when squares of 1/sigma would overflow in float32."""
+    typical = float(np.median(ierr[ierr > 0]))
+    if np.dtype(dtype).itemsize == 4 and typical > LARGEST:
+        raise InputError(
+            f"{exposure.name}: pixel errors of {1.0 / typical:.2g} {exposure.unit} are too small "
+            "for single precision: set `precision: float64`, or a zero point, which gives nJy"
+        )
 
 
 def pack_patch(
@@ -95,7 +107,7 @@ def pack_patch(
     Raises
     ------
     InputError
-        When no exposure has a usable pixel.
+        When no exposure has a usable pixel, units differ, or errors are beyond float32.
     """
     ra = np.array([p.ra for p in peaks], float)
     dec = np.array([p.dec for p in peaks], float)
@@ -116,6 +128,7 @@ def pack_patch(
         if len(cut.x0) == 0:
             log.debug("%s: no usable pixel in this patch", exposure.name)
             continue
+        _check_range(exposure, cut.ierr, dtype)
         kept.append(exposure)
         tiles.append(cut)
         affine.append((crpix, cw, d))

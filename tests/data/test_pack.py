@@ -138,6 +138,16 @@ def test_order_and_bookkeeping():
         pack([exposures[0], exposure("d", unit="counts")], [peak()])
 
 
+def test_fluxes_beyond_single_precision(x64):
+    """erg/s/cm2/A, say: a sentence, and a way out."""
+    unit = 1e-19
+    e = exposure("hst", unit="flam")
+    e.data, e.ierr = e.data * np.float32(unit), e.ierr / np.float32(unit)
+    with pytest.raises(InputError, match=r"hst: pixel errors of 2e-19 flam .* float64"):
+        pack([e], [peak()])
+    assert np.isfinite(pack([e], [peak()], dtype=np.float64).patch.ierr).all()
+
+
 def test_padding_and_precision():
     e, peaks = exposure(), [peak(float(k)) for k in range(5)]
     plain, padded = pack([e], peaks, pad=False), pack([e], peaks)
