@@ -27,7 +27,7 @@ PEAK_PSF = 1.5e-2
 # Without a PSF the narrowest Gaussians of a cuspy profile are .01 to .1 px wide, out of reach of
 # the cumulants of a pixel: pixels this much finer are drawn, and added up.
 OVERSAMPLE = 16
-NGAUSS = 6
+NGAUSS = 8
 PSF_CENTRE = (25, 25)  # GALFIT's, for an even number of pixels
 
 
