@@ -96,8 +96,8 @@ def _evaluate(free, target, options, weight):
     difference = model - target.value
     jacobian = jacobian.reshape(6 * n, -1)
     flux = options.ee_weight / target.total
-    ee_rows = flux * (jacobian @ target.ee.T)
-    ee_residual = flux * (target.ee @ difference)
+    ee_rows = flux * (jacobian @ target.energy.T)
+    ee_residual = flux * (target.energy @ difference)
     scaled = jacobian * (weight / target.peak)
     residual = difference * weight / target.peak
     normal = scaled @ scaled.T + ee_rows @ ee_rows.T

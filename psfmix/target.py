@@ -14,6 +14,12 @@ _BLOCKS = (8, 4, 2)
 _EE_RADII = (0.5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 13, 16, 20)
 _EE_GROWTH = 1.3
 _EE_REPORT = (1, 2, 3, 4, 5)
+# Circles say nothing about direction: from this radius (native px) on, the light between successive
+# circles is also counted in sectors, or one diffraction spike may take all of a PSF's wings.
+_SECTORS_FROM = 2.0
+_SECTORS = 8
+# Relative to the circles' rows: enough to place the wings, little enough to leave the core alone.
+_SECTOR_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,9 @@ class Target:
         Rows that share one block size.
     x, y, value, weight : arrays (nrow,)
         Block centres relative to `center`, mean surface brightness, weight.
-    ee : array (nradii, nrow)
-        ``ee @ brightness`` is the flux inside each radius.
+    energy : array (nradii + nsector, nrow)
+        ``energy @ brightness`` is the flux inside each radius, then (at a lower weight) in each
+        sector of each annulus between successive radii.
     ee_radii : array (nradii,)
     ee_center : (x, y)
         Where the circles are centred: the centroid of the core, relative to `center`.
@@ -55,12 +62,17 @@ class Target:
     y: np.ndarray
     value: np.ndarray
     weight: np.ndarray
-    ee: np.ndarray
+    energy: np.ndarray
     ee_radii: np.ndarray
     ee_center: tuple[float, float]
     peak: float
     halfsize: float
     fwhm: float
+
+    @property
+    def ee(self):
+        """The rows of `energy` that are circles."""
+        return self.energy[: len(self.ee_radii)]
 
     @property
     def ee_reported(self):
@@ -135,6 +147,8 @@ def build_target(
     radii = _ee_radii(halfsize)
     distance = np.hypot(gx - ee_center[0], gy - ee_center[1]).ravel()[flat]
     ee = np.array([np.bincount(chosen[distance <= r], minlength=len(sizes)) for r in radii])
+    x, y = mean(gx), mean(gy)
+    sectors = _sectors(x - ee_center[0], y - ee_center[1], count / oversample**2, radii)
     return Target(
         image=image,
         center=center,
@@ -142,11 +156,11 @@ def build_target(
         pixel_variance=pixel_variance,
         total=total,
         groups=groups,
-        x=mean(gx),
-        y=mean(gy),
+        x=x,
+        y=y,
         value=mean(density),
         weight=np.sqrt(mean(weight / np.max(weight)) * count),
-        ee=ee / oversample**2,
+        energy=np.concatenate([ee / oversample**2, _SECTOR_WEIGHT * sectors]),
         ee_radii=radii,
         ee_center=ee_center,
         peak=peak,
@@ -230,3 +244,12 @@ def _ee_radii(halfsize):
         radii.append(radii[-1] * _EE_GROWTH)
     kept = [r for r in radii if r < halfsize]
     return np.array([*kept, 1e9])
+
+
+def _sectors(x, y, area, radii):
+    """Rows that add up the blocks (centres x, y) in every sector of every annulus."""
+    inner = [r for r in radii if r >= _SECTORS_FROM]
+    ring = np.searchsorted(inner, np.hypot(x, y)) - 1
+    turn = np.arctan2(y, x) / (2 * np.pi) % 1
+    label = np.where(ring >= 0, ring * _SECTORS + (turn * _SECTORS).astype(int), -1)
+    return np.where(label == np.unique(label[label >= 0])[:, None], area, 0.0)
