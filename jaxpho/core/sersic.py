@@ -5,7 +5,8 @@ which circular Gaussians (amplitude, variance) add up to the profile. The rest o
 asks which kind it holds.
 
 `SersicMixture` is the default. Its widths are ``sigma_k = rhalf s_k(n)``, its amplitudes
-``a_k(n)`` sum to one, and both are polynomials in ln n, so it is smooth everywhere.
+``a_k(n)`` sum to one, and both are polynomials in ln n, so it is smooth; at n = .5, where a profile
+is one Gaussian, a branch for flatter profiles (amplitudes of both signs) joins the main one.
 `SersicSplines` reproduces forcepho's tables (fixed radii, bicubic in n and rhalf) and is kept for
 compatibility with them.
 """
@@ -22,15 +23,14 @@ from scipy.interpolate import RectBivariateSpline
 
 from jaxpho.errors import InputError
 
-N_MIN, N_MAX = 0.5, 8.0
+N_MIN, N_MAX = 0.3, 8.0
 """Range of the Sersic index of the mixtures; evaluation holds n at the ends."""
+
+N_GAUSSIAN = 0.5
+"""Where a profile is a Gaussian; below, it is a signed sum of Gaussians."""
 
 DESIGN_BLUR = {"k8": 1 / 16, "k10": 1 / 32, "k12": 1 / 32, "k16": 1 / 128}
 """Smallest blur (standard deviation of the PSF over rhalf) a mixture was fitted for, by name."""
-
-
-# A Python float: a numpy scalar would turn float32 input into float64 where x64 is on.
-_U_SLOPE = 2 / math.log(N_MAX / N_MIN)
 
 
 def blur_in_rhalf(psf_sigma, rhalf, q=1.0):
@@ -73,6 +73,12 @@ def _hold(x, low, high):
     return jnp.where(x < low, low, jnp.where(x > high, high, x))
 
 
+def _variable(sersic, low, high):
+    """ln n, held to [low, high], on [-1, 1]."""
+    # Python floats: a numpy scalar would turn float32 input into float64 where x64 is on.
+    return jnp.log(_hold(sersic, low, high) / low) * (2 / math.log(high / low)) - 1
+
+
 def _chebyshev(coefficients, u):
     """Clenshaw's sum of Chebyshev polynomials: coefficients [nc, K], u [...] -> [..., K]."""
     u = u[..., None]
@@ -84,18 +90,24 @@ def _chebyshev(coefficients, u):
 
 
 class SersicMixture(NamedTuple):
-    """A scale-free mixture of K Gaussians for every Sersic index in [0.5, 8].
+    """A scale-free mixture of K Gaussians for every Sersic index in [0.3, 8].
 
     Attributes
     ----------
     log_sigma : Array [nc, K]
-        Chebyshev coefficients of ln s_k, in ``u = 2 ln(n/0.5)/ln(16) - 1``.
+        Chebyshev coefficients of ln s_k for n >= 0.5, in ``u = 2 ln(n/0.5)/ln(16) - 1``.
     amplitude : Array [nd, K]
         Chebyshev coefficients of a_k. Over k the rows sum to (1, 0, 0, ...): total flux 1.
+    log_sigma_flat, amplitude_flat : Array [mc, K], [md, K]
+        The same for n < 0.5, in ``u = 2 ln(n/0.3)/ln(5/3) - 1``. Amplitudes have both signs; the
+        sum of their absolute values stays below 45. The two branches agree at n = 0.5 within the
+        accuracy of the table, not to rounding.
     """
 
     log_sigma: Array
     amplitude: Array
+    log_sigma_flat: Array
+    amplitude_flat: Array
 
     def evaluate(self, sersic, rhalf):
         """Amplitudes and variances of the Gaussians of one or many galaxies.
@@ -103,23 +115,29 @@ class SersicMixture(NamedTuple):
         Parameters
         ----------
         sersic : Array [...]
-            Sersic index. Outside [0.5, 8] it is held at the end (derivative zero there).
+            Sersic index. Outside [0.3, 8] it is held at the end (derivative zero there).
         rhalf : Array [...]
             Circularised half-light radius, arcsec. Broadcast against `sersic`.
 
         Returns
         -------
         amp : Array [..., K]
-            Fractions of the total flux of the untruncated profile; they sum to 1.
+            Fractions of the total flux of the untruncated profile; they sum to 1, and are
+            essentially positive for n >= 0.5.
         var : Array [..., K]
             Variances, arcsec^2.
         """
         sersic, rhalf = jnp.broadcast_arrays(jnp.asarray(sersic), jnp.asarray(rhalf))
-        n = _hold(sersic, N_MIN, N_MAX)
-        u = jnp.log(n / N_MIN) * _U_SLOPE - 1
-        amp = _chebyshev(self.amplitude, u)
-        var = rhalf[..., None] ** 2 * jnp.exp(2 * _chebyshev(self.log_sigma, u))
-        return amp, var
+        u = _variable(sersic, N_GAUSSIAN, N_MAX)
+        u_flat = _variable(sersic, N_MIN, N_GAUSSIAN)
+        flat = (sersic < N_GAUSSIAN)[..., None]
+        amp = jnp.where(
+            flat, _chebyshev(self.amplitude_flat, u_flat), _chebyshev(self.amplitude, u)
+        )
+        log_sigma = jnp.where(
+            flat, _chebyshev(self.log_sigma_flat, u_flat), _chebyshev(self.log_sigma, u)
+        )
+        return amp, rhalf[..., None] ** 2 * jnp.exp(2 * log_sigma)
 
 
 def _cubic_basis(knots, x):
@@ -226,8 +244,7 @@ def load_mixture(name="k12", dtype=jnp.float32):
         )
     blob = files("jaxpho.core.tables").joinpath(f"{name}.npz").read_bytes()
     with np.load(BytesIO(blob), allow_pickle=False) as table:
-        log_sigma, amplitude = table["log_sigma"], table["amplitude"]
-    return SersicMixture(jnp.asarray(log_sigma, dtype), jnp.asarray(amplitude, dtype))
+        return SersicMixture(*(jnp.asarray(table[key], dtype) for key in SersicMixture._fields))
 
 
 def load_splines(radii, nsersic, rh, amplitudes, dtype=jnp.float32):

@@ -42,8 +42,9 @@ class PriorOptions:
 _PRIOR_KEYS = ("flux", "position", "rhalf", "sersic", "ellipticity")
 _PRIOR_HELP = (
     "parameter -> prior. Parameters: flux, position (offset from the peak, arcsec: low and high, "
-    "or normal), rhalf (arcsec), sersic, ellipticity (uniform in the disc of axis ratios above "
-    "q_min, or normal in e1 and e2); a component's own by its suffix: rhalf_bulge, sersic_disk"
+    "or normal), rhalf (arcsec), sersic (within .5 and 8; low may be .3, flatter than a Gaussian), "
+    "ellipticity (uniform in the disc of axis ratios above q_min, or normal in e1 and e2); a "
+    "component's own by its suffix: rhalf_bulge, sersic_disk"
 )
 
 
@@ -63,8 +64,8 @@ def _check_prior(key: str, base: str, prior: PriorOptions) -> None:
         refuse(f"both low and high of {prior.name}", ends)
     if base in ("flux", "position") and not bounded and (low is None) != (high is None):
         refuse("both low and high, or neither", ends)
-    if base == "sersic" and ((low or 0.5) < 0.5 or (high or 8.0) > 8.0):
-        refuse("low and high within 0.5 and 8, the range of the Sersic mixtures", ends)
+    if base == "sersic" and not 0.3 <= (low or 0.5) < (high or 8.0) <= 8.0:
+        refuse("low < high within 0.3 and 8, the range of the Sersic mixtures", ends)
     if base == "rhalf" and (low or 0.0) < 0:
         refuse("low >= 0", ends)
     if base == "ellipticity" and high is not None and not 0 < high < 1:

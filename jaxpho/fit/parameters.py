@@ -19,7 +19,7 @@ from jaxpho.core.sources import SOURCE_TYPES, base_name
 from jaxpho.fit.options import FitOptions, PriorOptions
 from jaxpho.fit.transforms import Transform
 
-# bounds of the Sersic mixtures' design range
+# The default prior; the mixtures reach down to n = .3, for whom flatter profiles are wanted.
 SERSIC_RANGE = (0.5, 8.0)
 FLAT_WIDTH = 1e6
 """Standard deviation that stands for a flat prior of a flux, in units of its typical error: keeps

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxpho.core.sersic import N_MAX, N_MIN
 from jaxpho.core.sources import SOURCE_TYPES, base_name
-from jaxpho.fit.parameters import SERSIC_RANGE, SourceStart
+from jaxpho.fit.parameters import SourceStart
 
 DEFAULT_SERSIC = {"": 1.5, "_disk": 1.0, "_bulge": 2.5}
 DEFAULT_SIZE = {"_bulge": 0.35}
@@ -53,10 +54,9 @@ def _shape(values: dict, suffix: str, default_size: float, limits) -> dict[str, 
     e = math.hypot(e1, e2)
     if e > limits:
         e1, e2 = e1 * limits / e, e2 * limits / e
-    low, high = SERSIC_RANGE
     return {
         "rhalf": size,
-        "sersic": min(max(sersic, low), high),
+        "sersic": min(max(sersic, N_MIN), N_MAX),
         "e1": e1,
         "e2": e2,
     }

@@ -356,7 +356,7 @@ def test_one_ellipticity_beside_a_held_one():
         ("flux_bulge", {"name": "normal", "sigma": 1.0, "low": 0.0}, "both low and high"),
         ("position", {"name": "log_normal", "sigma": 1.0}, "log_normal"),
         ("position", {"name": "normal", "sigma": 1.0, "high": 1.0}, "both low and high"),
-        ("sersic", {"name": "uniform", "high": 10.0}, "within 0.5 and 8"),
+        ("sersic", {"name": "uniform", "high": 10.0}, "within 0.3 and 8"),
         ("rhalf", {"name": "uniform", "low": -1.0}, "low >= 0"),
         ("ellipticity", {"name": "uniform", "high": 1.5}, "0 < high < 1"),
         ("ellipticity", {"name": "uniform", "low": 0.1, "high": 0.5}, "no low"),

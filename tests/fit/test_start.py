@@ -84,7 +84,7 @@ def test_shapes_outside_the_ranges():
     assert n == 8.0
     assert math.hypot(e1, e2) < 0.8 / 1.2
     assert math.degrees(math.atan2(e2, e1)) / 2 == pytest.approx(20.0)
-    assert shape(start_of(values={"sersic": 0.1}))[1] == 0.5
+    assert shape(start_of(values={"sersic": 0.1}))[1] == 0.3
 
 
 @pytest.mark.parametrize("q", [0.01, 0.0])

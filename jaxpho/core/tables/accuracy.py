@@ -19,6 +19,7 @@ PSF_SIGMA = 1.5
 SIZES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """rhalf in units of the PSF sigma."""
 AXIS_RATIOS = (1.0, 0.5, 0.2)
+FLAT_N = (0.3, 0.305, 0.32, 0.335, 0.35, 0.37, 0.39, 0.41, 0.43, 0.45, 0.47, 0.485, 0.495)
 LOW_N = (0.5, 0.51, 0.55, 0.62, 0.72, 0.85, 1.0, 1.25, 1.6, 2.0, 2.5, 3.1, 3.8, 4.5, 5.2, 6.0)
 HIGH_N = (6.3, 6.6, 7.0, 7.4, 7.7, 8.0)
 CENTRE = (0.3, -0.2)
@@ -77,10 +78,12 @@ def pixel_image(amp, var, q, x, psf_sigma=PSF_SIGMA, centre=CENTRE):
 
 def _table(mixture):
     """Amplitudes and unit variances at n, in numpy float64, from the coefficients."""
-    log_sigma, amplitude = (np.asarray(c, dtype=float) for c in mixture)
+    above, below = mixture[:2], mixture[2:]
 
     def at(n):
-        u = 2 * np.log(n / 0.5) / np.log(16) - 1
+        low, high, pair = (0.3, 0.5, below) if n < 0.5 else (0.5, 8.0, above)
+        log_sigma, amplitude = (np.asarray(c, dtype=float) for c in pair)
+        u = 2 * np.log(n / low) / np.log(high / low) - 1
         cheb = np.polynomial.chebyshev.chebval
         return cheb(u, amplitude), np.exp(2 * cheb(u, log_sigma))
 
@@ -156,7 +159,7 @@ def main(arguments=None):
     print("| table | n | residual/peak | flux in 2 rhalf | ln flux | n | ln rhalf | q |")
     print("|---|---|---|---|---|---|---|---|")
     for name in options.names or DESIGN_BLUR:
-        for label, grid in ((".5-6", LOW_N), ("6-8", HIGH_N)):
+        for label, grid in ((".3-.5", FLAT_N), (".5-6", LOW_N), ("6-8", HIGH_N)):
             errors = measure(load_mixture(name), grid)
             print(f"| {name} | {label} | " + " | ".join(f"{e:.1e}" for e in errors) + " |")
 

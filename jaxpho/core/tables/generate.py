@@ -6,8 +6,13 @@ profile (`jaxpho.core.tables.exact`): surface brightness relative to the peak, a
 design blur upwards, the flux enclosed out to 40 rhalf, and the biases of fitted fluxes, indices
 and sizes. Levenberg-Marquardt on sums of p-th
 powers, with p raised in steps, approaches the minimum of the maximum. The sum of the amplitudes
-is one by construction: the series of the last Gaussian is the complement of the others. All four
-tables take a few minutes on one core; on another machine the coefficients may differ where
+is one by construction: the series of the last Gaussian is the complement of the others.
+
+Below n = .5 a profile is flatter than a Gaussian. There a second pair of series of the same kind,
+in ``2 ln(n/0.3)/ln(.5/.3) - 1`` and with amplitudes of both signs, carries the table on to n = .3;
+at n = .5 it is fitted to the first one, so that the two meet.
+
+All four tables take a few minutes on one core; on another machine the coefficients may differ where
 the last digits do not matter, the accuracy does not (`jaxpho.core.tables.accuracy`).
 """
 
@@ -18,16 +23,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.polynomial.chebyshev import chebvander
+from numpy.polynomial.chebyshev import chebval, chebvander
 
 from jaxpho.core.tables.exact import exact_mixture
 
 
 class Design(NamedTuple):
-    """How one table is made.
+    """How one branch of a table is made.
 
-    `starts` are (ln s_min at n = .5, ln s_min at n = 8, ln s_max at n = 8): evenly spaced widths
-    between them begin the search. Several starts guard against a poor local minimum.
+    `starts` are (ln s_min at the lowest n, ln s_min and ln s_max at the highest n): evenly spaced
+    widths between them, up to .85 at the lowest n, begin the search. Several starts guard against
+    a poor local minimum.
     """
 
     components: int
@@ -35,6 +41,29 @@ class Design(NamedTuple):
     log_sigma_terms: int
     amplitude_terms: int
     starts: tuple
+    low: float = 0.5
+    high: float = 8.0
+
+    @property
+    def signed(self):
+        """Whether amplitudes of both signs are what it takes."""
+        return self.low < 0.5
+
+    def to_u(self, n):
+        """The variable of the Chebyshev series."""
+        return 2 * np.log(np.asarray(n) / self.low) / np.log(self.high / self.low) - 1
+
+    def nodes(self):
+        """Sersic indices at which the branch is fitted: Chebyshev nodes in u, with both ends.
+
+        Between .5 and .505 the exact mixture needs too many Gaussians and differs little from
+        its ends, so these nodes are left out.
+        """
+        count = 13 if self.signed else 33
+        u = -np.cos(np.pi * np.arange(count) / (count - 1))
+        n = self.low * (self.high / self.low) ** ((u + 1) / 2)
+        n[0], n[-1] = self.low, self.high
+        return n[(n <= 0.5) | (n >= 0.505)]
 
 
 DESIGNS = {
@@ -43,6 +72,14 @@ DESIGNS = {
     "k12": Design(12, 1 / 32, 5, 9, ((-2.7, -4.5, 5.0), (-3.0, -4.5, 4.0))),
     "k16": Design(16, 1 / 128, 5, 11, ((-3.5, -6.5, 5.0), (-3.3, -6.0, 5.0))),
 }
+
+
+def flat_design(design):
+    """The branch below n = .5 that belongs to one above."""
+    starts = tuple((low, low, np.log(0.85)) for low in (-2.3, -1.9, -1.6))
+    return design._replace(log_sigma_terms=3, amplitude_terms=6, starts=starts, low=0.3, high=0.5)
+
+
 BIAS_VIEWS = (
     *((2.0, field) for field in (16, 27, 40)),
     *((1.0, field) for field in (16, 27, 40)),
@@ -59,6 +96,10 @@ HIGH_N_WEIGHT = 0.7
 """Weight of n > 6, rare in nature and hard to fit, against 1 below."""
 NEGATIVE_WEIGHT = 0.05
 """Weight of a negative amplitude: allowed where it helps, small otherwise."""
+RIDGE = 3e-6
+"""Weight of every amplitude where both signs are needed: keeps what cancels under about 30."""
+SEAM_WEIGHT = 5.0
+"""Weight of n = .5 in the branch below it, where it has to meet the one above."""
 DECIMALS = 9
 
 
@@ -76,23 +117,6 @@ class Target(NamedTuple):
     enclosed: np.ndarray
     value: np.ndarray
     operator: np.ndarray
-
-
-def to_u(n):
-    """The variable of the Chebyshev series."""
-    return 2 * np.log(np.asarray(n) / 0.5) / np.log(16.0) - 1
-
-
-def nodes(count=33):
-    """Sersic indices at which tables are fitted: Chebyshev nodes in u, with both ends.
-
-    Between .5 and .505 the exact mixture needs too many Gaussians and differs little from its
-    ends, so these nodes are left out.
-    """
-    u = -np.cos(np.pi * np.arange(count) / (count - 1))
-    n = 0.5 * 16 ** ((u + 1) / 2)
-    n[0], n[-1] = 0.5, 8.0
-    return n[(n == 0.5) | (n >= 0.505)]
 
 
 def aperture_weight(radius):
@@ -135,32 +159,38 @@ def bias_operator(n, blur, radius):
     return np.linalg.solve(weighted @ slopes.T, weighted)
 
 
-def make_target(n, blur0):
+def make_target(design, n, mixture=None):
     """Equations for one Sersic index.
 
-    Brightness relative to the peak at blurs blur0 * 2**i and 20 radii each, flux in 30
-    apertures, and the three biases at `BIAS_VIEWS`.
+    Brightness relative to the peak at blurs ``design.blur`` 2**i and 20 radii each, flux in 30
+    apertures, and the three biases at `BIAS_VIEWS`. `mixture` (amp, var) replaces the exact one.
     """
-    amp, var = exact_mixture(n)
+    amp, var = exact_mixture(n) if mixture is None else mixture
+    blur0 = design.blur
     blurs = blur0 * 2.0 ** np.arange(12)
     blurs = blurs[blurs < 2.5]
     # Radii in units of the blur, out to where nothing matters relative to the peak.
-    shape = np.concatenate([[0.0], np.geomspace(0.4, 40.0, 19)])
+    bright_radius = np.concatenate([[0.0], np.geomspace(0.4, 40.0, 19)]) * blurs[:, None]
+    if design.signed:
+        # Signed sums can ripple where the profile falls, however small the blur.
+        falling = np.tile(np.linspace(0.06, 1.8, 30), (blurs.size, 1))
+        bright_radius = np.concatenate([bright_radius, falling], axis=1)
+    per_blur = bright_radius.shape[1]
     apertures = np.geomspace(0.02, 40.0, 30)
     # Out to 8 rhalf, or the whole stamp where that is larger.
     fields = [np.geomspace(0.05 * b, max(8.0, f * b), 60) for b, f in BIAS_VIEWS]
-    radius = np.concatenate([(shape * blurs[:, None]).ravel(), apertures, *fields])
+    radius = np.concatenate([bright_radius.ravel(), apertures, *fields])
     blur2 = np.concatenate(
         [
-            np.repeat(blurs**2, shape.size),
+            np.repeat(blurs**2, per_blur),
             np.zeros(apertures.size),
             *(np.full(60, b**2) for b, _ in BIAS_VIEWS),
         ]
     )
-    bright, direct = blurs.size * shape.size, blurs.size * shape.size + apertures.size
+    bright, direct = bright_radius.size, bright_radius.size + apertures.size
     enclosed = (np.arange(radius.size) >= bright) & (np.arange(radius.size) < direct)
     value = gaussian_rows(var, radius, blur2, enclosed)[0] @ amp
-    peak = np.repeat(value[: bright : shape.size], shape.size)
+    peak = np.repeat(value[:bright:per_blur], per_blur)
     operator = np.zeros((direct + 3 * len(fields), radius.size))
     operator[:direct, :direct] = np.diag(np.concatenate([1 / peak, aperture_weight(apertures)]))
     for i, ((blur, _), field) in enumerate(zip(BIAS_VIEWS, fields, strict=True)):
@@ -168,15 +198,18 @@ def make_target(n, blur0):
         columns = slice(direct + 60 * i, direct + 60 * i + 60)
         weights = np.array(BIAS_WEIGHTS)[:, None]
         operator[rows, columns] = weights * bias_operator(n, blur, field)
-    operator *= HIGH_N_WEIGHT if n > 6 else 1.0
-    return Target(float(to_u(n)), radius, blur2, enclosed, value, operator)
+    operator *= SEAM_WEIGHT if mixture is not None else HIGH_N_WEIGHT if n > 6 else 1.0
+    return Target(float(design.to_u(n)), radius, blur2, enclosed, value, operator)
 
 
 class Problem:
-    """Residuals of a table and their derivatives with respect to its coefficients."""
+    """Residuals of a table and their derivatives with respect to its coefficients.
 
-    def __init__(self, design):
-        targets = [make_target(n, design.blur) for n in nodes()]
+    `seam`, a mixture (amp, var), is what the branch has to be at n = .5.
+    """
+
+    def __init__(self, design, seam=None):
+        targets = [make_target(design, n, seam if n == 0.5 else None) for n in design.nodes()]
         self.design = design
         self.targets = targets
         terms = max(design.log_sigma_terms, design.amplitude_terms)
@@ -200,14 +233,17 @@ class Problem:
         rows, slopes = [], []
         for t, a, v, bs, ba in zip(self.targets, amp, var, self.basis_s, self.basis_a, strict=True):
             value, slope = gaussian_rows(v, t.radius, t.blur2, t.enclosed)
-            rows += [t.operator @ (value @ a - t.value), NEGATIVE_WEIGHT * np.minimum(a, 0)]
+            penalty = np.where(a < 0, NEGATIVE_WEIGHT, 0.0)
+            if self.design.signed:
+                penalty = np.full_like(a, RIDGE)
+            rows += [t.operator @ (value @ a - t.value), penalty * a]
             if not jacobian:
                 continue
             # The last amplitude is one minus the others: differences to it are what counts.
-            below = np.diag(NEGATIVE_WEIGHT * (a < 0))
-            d_amp = np.concatenate([t.operator @ value, below])
+            penalty = np.diag(penalty)
+            d_amp = np.concatenate([t.operator @ value, penalty])
             d_amp = d_amp[:, :-1] - d_amp[:, -1:]
-            d_sig = np.concatenate([(t.operator @ slope) * a, np.zeros_like(below)])
+            d_sig = np.concatenate([(t.operator @ slope) * a, np.zeros_like(penalty)])
             slopes.append(
                 np.concatenate(
                     [
@@ -221,7 +257,7 @@ class Problem:
         return (residual, np.concatenate(slopes)) if jacobian else residual
 
     def start(self, low, low_end, high_end):
-        """Evenly spaced widths (the widest at n = .5 is the exact one), linear amplitudes."""
+        """Evenly spaced widths (the widest at n = .5 is the exact one's), linear amplitudes."""
         k = np.linspace(0, 1, self.design.components)
         first = low + (np.log(0.85) - low) * k
         last = low_end + (high_end - low_end) * k
@@ -268,9 +304,9 @@ def minimise(problem, x, power, iterations=ITERATIONS):
     return x
 
 
-def make_table(design):
+def make_branch(design, seam=None):
     """Coefficients (log_sigma [nc, K], amplitude [nd, K]) and the worst weighted residual."""
-    problem = Problem(design)
+    problem = Problem(design, seam)
     results = []
     for start in design.starts:
         x = problem.start(*start)
@@ -288,6 +324,20 @@ def make_table(design):
     return log_sigma, amplitude, worst
 
 
+def make_table(design):
+    """Arrays of a table by name, and the worst weighted residual of each of its branches."""
+    log_sigma, amplitude, worst = make_branch(design)
+    seam = chebval(-1.0, amplitude), np.exp(2 * chebval(-1.0, log_sigma))
+    log_sigma_flat, amplitude_flat, worst_flat = make_branch(flat_design(design), seam)
+    arrays = {
+        "log_sigma": log_sigma,
+        "amplitude": amplitude,
+        "log_sigma_flat": log_sigma_flat,
+        "amplitude_flat": amplitude_flat,
+    }
+    return arrays, worst, worst_flat
+
+
 def main(arguments=None):
     """Write the tables; prints the worst weighted residual of each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -296,11 +346,14 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     for name in options.names or DESIGNS:
         begun = time.perf_counter()
-        log_sigma, amplitude, worst = make_table(DESIGNS[name])
+        arrays, worst, worst_flat = make_table(DESIGNS[name])
         temporary = options.out / f".{name}.tmp.npz"
-        np.savez(temporary, log_sigma=log_sigma, amplitude=amplitude)
+        np.savez(temporary, **arrays)
         os.replace(temporary, options.out / f"{name}.npz")
-        print(f"{name}: worst weighted residual {worst:.2e}, {time.perf_counter() - begun:.0f} s")
+        spent = time.perf_counter() - begun
+        print(
+            f"{name}: worst weighted residual {worst:.2e}, n < .5 {worst_flat:.2e}, {spent:.0f} s"
+        )
 
 
 if __name__ == "__main__":
