@@ -103,11 +103,13 @@ def prepare_psfs(
                 f"exposure {exposure.name} (band {exposure.band}) has no PSF: "
                 "give psf.store, psf.file or psf.psfex in its entry of `images`"
             )
-        elif exposure.psf.kind == "store":
-            exposure.psf = _read_store(exposure.psf)
-            quality[exposure.name] = PSFQuality()
         else:
-            jobs[exposure.name] = _make_job(exposure, peaks)
+            found = _read_psf(exposure, peaks)
+            if isinstance(found, PSFModel):
+                exposure.psf = found
+                quality[exposure.name] = PSFQuality()
+            else:
+                jobs[exposure.name] = found
     wanted = {job.group: job for job in jobs.values() if job.group not in known}
     if wanted:
         log.info("fitting PSF mixtures: %d of %d exposures", len(wanted), len(exposures))
@@ -132,6 +134,24 @@ def prepare_psfs(
             source = "cached" if job.group in known else "fitted"
             _report(exposure, job, found, source)
     return quality
+
+
+def check_psfs(exposures: Sequence[Exposure], peaks: Sequence) -> None:
+    """Read every PSF and raise InputError for the first that cannot be used; fits nothing."""
+    for exposure in exposures:
+        if isinstance(exposure.psf, PSFInput):
+            _read_psf(exposure, peaks)
+
+
+def _read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:
+    """The mixture of a store, or what is to be fitted, checked; errors name file and exposure."""
+    psf: PSFInput = exposure.psf
+    try:
+        return _read_store(psf) if psf.kind == "store" else _make_job(exposure, peaks)
+    except InputError as error:
+        text = str(error)
+        where = "" if psf.path.name in text else f"PSF {psf.path}: "
+        raise InputError(f"{where}{text} (exposure {exposure.name})") from None
 
 
 def _report(exposure: Exposure, job: _Job, found: PSFQuality, source: str) -> None:
@@ -178,6 +198,17 @@ def _make_job(exposure: Exposure, peaks: Sequence) -> _Job:
         default = oversample == 1.0
     includes = default if options.includes_pixel is None else options.includes_pixel
     from psfmix.convert import FIT_VERSION  # cached mixtures of another recipe are not used
+    from psfmix.target import check_image
+
+    for image in images:
+        check_image(
+            image,
+            oversample=oversample,
+            normalize=options.normalize,
+            trim=options.trim,
+            ngauss=options.ngauss or NGAUSS,
+        )
+        psf_center(image, options.center, options.trim)
 
     text = [FIT_VERSION, options.trim, options.center, options.normalize, options.ngauss or NGAUSS]
     text += [options.signed, includes, f"{oversample:.9g}"]

@@ -102,16 +102,14 @@ def build_target(
 
     `smallest` is the side, in image pixels, of the smallest block: a coarser target is faster.
     """
-    image, weight, center = _checked(image, oversample, normalize, trim, center, weight)
-    valid = np.isfinite(image) & (weight > 0)
-    if not valid.any():
-        raise InputError("PSF image has no finite pixel")
-    total = float(np.where(valid, image, _opposite(image, valid, center)).sum())
-    if not (np.max(image[valid]) > 0 and total > 0):
-        raise InputError(
-            f"PSF image has maximum {np.max(image[valid]):.3g} and sum {total:.3g}; "
-            "both must be positive"
-        )
+    image, weight, center, valid, total = check_image(
+        image,
+        oversample=oversample,
+        normalize=normalize,
+        trim=trim,
+        center=center,
+        weight=weight,
+    )
     if normalize == "unit":
         image, total = image / total, 1.0
     image = np.where(valid, image, np.nan)
@@ -167,6 +165,41 @@ def build_target(
         halfsize=halfsize,
         fwhm=float(fwhm),
     )
+
+
+def check_image(
+    image, *, oversample=1.0, normalize="unit", trim=0, center=None, weight=None, ngauss=1
+):
+    """Whether a PSF image can be fitted; arguments as in `psfmix.fit.fit_mixture`. Cheap.
+
+    Returns
+    -------
+    image, weight : arrays, trimmed
+    center : (x, y) in pixels of the trimmed image
+    valid : bool array, pixels that count
+    total : float, sum of the image; pixels that do not count are replaced by their opposites
+
+    Raises
+    ------
+    InputError
+        One sentence, without the file's name, which the caller knows.
+    """
+    image, weight, center = _checked(image, oversample, normalize, trim, center, weight)
+    valid = np.isfinite(image) & (weight > 0)
+    if not valid.any():
+        raise InputError("PSF image has no finite pixel")
+    total = float(np.where(valid, image, _opposite(image, valid, center)).sum())
+    if not (np.max(image[valid]) > 0 and total > 0):
+        raise InputError(
+            f"PSF image has maximum {np.max(image[valid]):.3g} and sum {total:.3g}; "
+            "both must be positive"
+        )
+    if ngauss < 1 or 6 * ngauss > np.count_nonzero(valid):
+        raise InputError(
+            f"PSF image has {np.count_nonzero(valid)} usable pixels for {ngauss} Gaussians of 6 "
+            "parameters each"
+        )
+    return image, weight, center, valid, total
 
 
 def _checked(image, oversample, normalize, trim, center, weight):

@@ -162,3 +162,30 @@ def test_stores_and_nearest_location(tmp_path):
 def test_an_exposure_without_psf_is_named(tmp_path):
     with pytest.raises(InputError, match="exposure e1 .band g. has no PSF"):
         prepare.prepare_psfs([exposure(None)], [], tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "words"),
+    [
+        (np.zeros((9, 9)), {}, "maximum 0 and sum 0"),
+        (np.full((9, 9), np.nan), {}, "no finite pixel"),
+        (-np.ones((9, 9)), {}, "must be positive"),
+        (np.ones((9, 9)), {"trim": 5}, "trim of 5"),
+        (np.ones((2, 2)), {}, "4 usable pixels for 1 Gaussians"),
+        (np.ones((3, 9, 9)), {}, "3 axes"),
+    ],
+)
+def test_every_psf_is_checked_before_one_is_fitted(
+    image, options, words, psf_file, tmp_path, monkeypatch
+):
+    bad = tmp_path / "bad.fits"
+    fits.PrimaryHDU(image).writeto(bad)
+    spoilt = PSFInput("image", bad, options=PSFOptions(file=str(bad), ngauss=1, **options))
+    pair = [exposure(image_input(psf_file)), exposure(spoilt, name="e2")]
+    monkeypatch.setattr("psfmix.fit.fit_mixture", lambda *a, **k: pytest.fail("fitted"))
+    for check in (
+        lambda: prepare.prepare_psfs(pair, [], tmp_path / "c.h5"),
+        lambda: prepare.check_psfs(pair, []),
+    ):
+        with pytest.raises(InputError, match=f"bad.fits.*{words}.*exposure e2"):
+            check()

@@ -13,7 +13,7 @@ import numpy as np
 from jaxpho.data import sky as skymod
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.fitsread import BadExposure, FitsFile
-from jaxpho.data.masks import bad_pixels, region_mask
+from jaxpho.data.masks import LSST_PLANES, bad_pixels, region_mask
 from jaxpho.data.options import ImageOptions
 from jaxpho.data.plan import ImagePlan, as_selector, locate, plan_images, science_ext
 from jaxpho.data.skyread import nuisance_of, subtract_sky
@@ -225,7 +225,9 @@ def _good_pixels(plan: ImagePlan, f: FitsFile, index: int, data):
     found = _array(plan, f, index, "mask", data.shape)
     if found is not None:
         array, header, label = found
-        bad = bad_pixels(array, header, o.mask_bits, bool(o.mask_good), f"{where}: {label}")
+        planes = LSST_PLANES if o.preset in ("hsc", "rubin") else None
+        label_of = f"{where}: {label}"
+        bad = bad_pixels(array, header, o.mask_bits, bool(o.mask_good), label_of, planes)
         parts.append(f"{int((bad & good).sum())} by {label}")
         good &= ~bad
     if o.mask_regions:

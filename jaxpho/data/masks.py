@@ -13,7 +13,9 @@ LSST_PLANES = {
 }  # fmt: skip
 
 
-def bad_pixels(mask, header, bits=None, nonzero_is_good: bool = False, where: str = "mask"):
+def bad_pixels(
+    mask, header, bits=None, nonzero_is_good: bool = False, where: str = "mask", planes=None
+):
     """Bad pixels of a mask.
 
     Parameters
@@ -24,6 +26,7 @@ def bad_pixels(mask, header, bits=None, nonzero_is_good: bool = False, where: st
         "?" is passed over when the mask has no such plane.
     nonzero_is_good : the selected values mark good pixels instead.
     where : names the mask in errors.
+    planes : name -> bit, of an instrument whose headers need not list them.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def bad_pixels(mask, header, bits=None, nonzero_is_good: bool = False, where: st
     else:
         width = 8 * mask.dtype.itemsize
         value = 0
-        for bit in (bit_number(b, header, where) for b in bits):
+        for bit in (bit_number(b, header, where, planes) for b in bits):
             if bit is not None:
                 if not 0 <= bit < width:
                     raise InputError(f"{where}: mask bit {bit}, the mask has {width} bits")
@@ -62,18 +65,19 @@ def bad_pixels(mask, header, bits=None, nonzero_is_good: bool = False, where: st
     return (~chosen if nonzero_is_good else chosen) | unknown
 
 
-def bit_number(bit: int | str, header, where: str = "mask") -> int | None:
+def bit_number(bit: int | str, header, where: str = "mask", planes=None) -> int | None:
     """Number of a bit given as number or plane name; None for an absent "?NAME"."""
     if isinstance(bit, int) or bit.lstrip("-").isdigit():
         return int(bit)
     name = bit.lstrip("?").upper()
-    planes = {k[3:].upper(): int(v) for k, v in header.items() if k.startswith("MP_")}
-    planes = planes or LSST_PLANES
+    listed = {k[3:].upper(): int(v) for k, v in header.items() if k.startswith("MP_")}
+    planes = listed or planes or {}
     if name in planes:
         return planes[name]
     if bit.startswith("?"):
         return None
-    raise InputError(f"{where}: no mask plane '{name}' (found: {', '.join(sorted(planes))})")
+    found = f"(found: {', '.join(sorted(planes))})" if planes else "and its header lists none"
+    raise InputError(f"{where}: no mask plane '{name}' {found}; give bit numbers, or MP_ cards")
 
 
 def region_mask(regions, shape, where: str = "mask_regions"):

@@ -152,10 +152,13 @@ def _find_images(options: ImageOptions, base: Path, label: str, bands) -> list[t
         raise InputError(f"{label}: `files` is missing")
     paths: list[str] = []
     for pattern in _patterns(options.files, base, options):
-        found = [pattern] if os.path.isfile(pattern) else sorted(glob.glob(pattern, recursive=True))
+        single = os.path.isfile(pattern) or os.path.isdir(pattern)
+        found = [pattern] if single else sorted(glob.glob(pattern, recursive=True))
         found = [p for p in found if os.path.isfile(p)]
         if not found:
             kind = "matches no file" if glob.has_magic(pattern) else "does not exist"
+            if os.path.isdir(pattern):
+                kind = "is a folder, expected a file or a pattern such as folder/*.fits"
             raise InputError(f"{label}.files: {pattern} {kind}")
         paths += [p for p in found if p not in paths]
     if rows is None:

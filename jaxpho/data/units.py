@@ -14,6 +14,7 @@ log = logging.getLogger("jaxpho.units")
 
 AB_ZERO_POINT_NJY = 31.4  # AB magnitude of 1 nJy
 NJY_PER_NANOMAGGY = 3631.0
+MAX_ZERO_POINT = 60.0  # mag; nothing real comes near it
 
 # Names that FITS headers use and astropy does not read, as (astropy unit, nJy per unit).
 _FLUX_NAMES = {
@@ -108,7 +109,9 @@ def number_or_key(value, header, row, where: str):
         number = float(found)
     except (TypeError, ValueError):
         place = "a header card" + (" or table column" if row else "")
-        raise InputError(f"{where}: expected a number or {place}, found '{found}'") from None
+        if found is value:
+            raise InputError(f"{where}: expected a number or {place}, found '{value}'") from None
+        raise InputError(f"{where}: '{value}' holds '{found}', expected a number") from None
     if not math.isfinite(number):
         raise InputError(f"{where}: '{value}' holds {number}")
     return number
@@ -149,8 +152,11 @@ def zero_point(options, header, row, where: str) -> tuple[float, str] | None:
             raise InputError(f"{where}: exposure time is {seconds} s, expected > 0")
         zp += 2.5 * math.log10(seconds)
         source += f" + 2.5 log10({seconds:g} s)"
-    if not math.isfinite(zp):
-        raise InputError(f"{where}: zero point is {zp}")
+    if not abs(zp) <= MAX_ZERO_POINT:
+        raise InputError(
+            f"{where}: zero point is {zp:g} mag from {source}, expected within "
+            f"-{MAX_ZERO_POINT:g} and {MAX_ZERO_POINT:g}"
+        )
     return zp, source
 
 

@@ -6,8 +6,11 @@ import logging
 import warnings
 
 import numpy as np
+from astropy.coordinates import FK5, ICRS, BarycentricMeanEcliptic, SkyCoord
 from astropy.wcs import WCS, FITSFixedWarning, WcsError
+from astropy.wcs.utils import wcs_to_celestial_frame
 
+from jaxpho.data.fitsread import BadExposure
 from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.wcs")
@@ -47,6 +50,52 @@ class GWCSAdaptor:
         return np.asarray(x, float), np.asarray(y, float)
 
 
+class FrameAdaptor:
+    """A WCS in another celestial frame (galactic, ecliptic, FK4 ...), seen in ICRS."""
+
+    def __init__(self, wcs, frame):
+        self.native, self.frame = wcs, frame
+
+    def pixel_to_world_values(self, x, y):
+        """Ra, dec [deg, ICRS] of 0-indexed pixels."""
+        place = SkyCoord(*self.native.pixel_to_world_values(x, y), unit="deg", frame=self.frame)
+        place = place.transform_to(ICRS())
+        return place.ra.deg, place.dec.deg
+
+    def world_to_pixel_values(self, ra, dec):
+        """0-indexed pixels of ra, dec [deg, ICRS]."""
+        place = SkyCoord(ra, dec, unit="deg", frame=ICRS()).transform_to(self.frame)
+        return self.native.world_to_pixel_values(place.spherical.lon.deg, place.spherical.lat.deg)
+
+
+def _in_icrs(wcs, where: str):
+    """The WCS as ICRS positions, and what was done.
+
+    FK5 of equinox 2000 is taken as ICRS: they differ by less than 25 mas, and images that say FK5
+    are nearly always tied to a catalogue in ICRS.
+    """
+    try:
+        if wcs.wcs.lngtyp == "ELON":  # astropy would take it for right ascension
+            equinox = wcs.wcs.equinox if np.isfinite(wcs.wcs.equinox) else 2000.0
+            frame = BarycentricMeanEcliptic(equinox=f"J{equinox}")
+        else:
+            frame = wcs_to_celestial_frame(wcs)
+    except ValueError as error:
+        kind = ", ".join(wcs.wcs.ctype)
+        raise BadExposure(
+            f"{where}: WCS in a celestial frame that is not understood ({kind}, RADESYS "
+            f"{wcs.wcs.radesys or 'missing'}): {str(error).splitlines()[0]}"
+        ) from None
+    if isinstance(frame, ICRS):
+        return wcs, ""
+    if isinstance(frame, FK5) and abs(frame.equinox.jyear - 2000.0) < 1e-6:
+        return wcs, "FK5 J2000 taken as ICRS"
+    name = frame.name.upper()
+    if frame.name in ("fk4", "fk5"):
+        name += f" equinox {frame.equinox.value}"
+    return FrameAdaptor(wcs, frame), f"from {name} to ICRS"
+
+
 def has_celestial(header) -> bool:
     """Whether the header names a celestial coordinate system."""
     kinds = [str(header.get(f"CTYPE{i}", "")) for i in (1, 2)]
@@ -55,13 +104,29 @@ def has_celestial(header) -> bool:
     )
 
 
+_PC = ("PC1_1", "PC1_2", "PC2_1", "PC2_2")
+_CD = ("CD1_1", "CD1_2", "CD2_1", "CD2_2")
+_NUMBERS = (*_PC, *_CD, *(f"{k}{i}" for k in ("CRVAL", "CRPIX", "CDELT") for i in (1, 2)))
+
+
+def _check_cards(header, where: str) -> None:
+    """Raise for cards of the linear WCS that hold no finite number."""
+    for key in _NUMBERS:
+        value = header.get(key, 0.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise BadExposure(
+                f"{where}: header card {key} is {value!r}, expected a number; mend it under "
+                "wcs.header"
+            )
+
+
 def matrix_complaint(header) -> str | None:
     """What is wrong with the header's linear matrix, or None.
 
     A PC matrix beside CDELT must be a rotation or flip: singular values 1 within 1 %. A CD matrix
     (or PC with unit CDELT) must have square pixels without shear.
     """
-    pc = {k: header[k] for k in ("PC1_1", "PC1_2", "PC2_1", "PC2_2") if k in header}
+    pc = {k: header[k] for k in _PC if k in header}
     cdelt = np.array([float(header.get(f"CDELT{i}", 1.0)) for i in (1, 2)])
     if pc and not np.allclose(np.abs(cdelt), 1.0):
         matrix = np.array([[pc.get("PC1_1", 1.0), pc.get("PC1_2", 0.0)],
@@ -85,8 +150,8 @@ def matrix_complaint(header) -> str | None:
                 "give PC1_2 and PC2_1 under wcs.header"
             )
         return f"{text}; if it is wrong give PC1_1 ... PC2_2 under wcs.header"
-    cd = [header.get(k, 0.0) for k in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")]
-    if any(k in header for k in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")):
+    cd = [header.get(k, 0.0) for k in _CD]
+    if any(k in header for k in _CD):
         s = np.linalg.svd(np.array(cd, float).reshape(2, 2), compute_uv=False)
         if s[1] <= 0:
             return "its CD matrix is singular; give CD1_1 ... CD2_2 under wcs.header"
@@ -168,7 +233,10 @@ def build_wcs(header, options, shape, offsets=(0.0, 0.0), fobj=None, where: str 
     Raises
     ------
     InputError
-        When the image has no WCS and the `wcs` block gives none, or astropy cannot use it.
+        When the image has no WCS and the `wcs` block gives none.
+    BadExposure
+        When the WCS cannot be used: a card is not a number, the matrix is singular, the celestial
+        frame is unknown.
     """
     header, done = edit_header(header, options, shape, where)
     if not has_celestial(header):
@@ -177,7 +245,10 @@ def build_wcs(header, options, shape, offsets=(0.0, 0.0), fobj=None, where: str 
             f"{header.get('CTYPE1', 'missing')!r}); give wcs: {{pixel_scale: .., ra: .., dec: ..}} "
             "or the header cards under wcs.header"
         )
+    _check_cards(header, where)
     complaint = matrix_complaint(header)
+    if complaint and "singular;" in complaint:
+        raise BadExposure(f"{where}: {complaint}")
     if complaint:
         log.warning("%s: WCS suspect: %s", where, complaint)
     dec = float(header.get("CRVAL2", 0.0))
@@ -193,9 +264,15 @@ def build_wcs(header, options, shape, offsets=(0.0, 0.0), fobj=None, where: str 
             # the first use is where wcslib finds errors
             corner = wcs.pixel_to_world_values((shape[1] - 1) / 2, (shape[0] - 1) / 2)
     except (WcsError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{where}: WCS cannot be used: {str(error).splitlines()[0]}") from error
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadExposure(f"{where}: WCS cannot be used: {reason[-1]}") from error
     if not np.all(np.isfinite(corner)):
-        raise InputError(f"{where}: WCS gives no position at the image centre")
+        raise BadExposure(f"{where}: WCS gives no position at the image centre")
+    wcs, moved = _in_icrs(wcs, where)
+    area = pixel_area(wcs, shape)
+    if not (np.isfinite(area) and area > 0):
+        raise BadExposure(f"{where}: WCS gives the central pixel an area of {area:.3g} sr")
+    done += f"{'; ' if done and moved else ''}{moved}"
     kind = "WCS of the header" if options.pixel_scale is None else "WCS"
     return wcs, kind + (f" ({done})" if done else "") + (f"; {complaint}" if complaint else "")
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxpho.config import Config
 from jaxpho.data.pack import select_pixels
 from jaxpho.data.wcs import local_affine
+from jaxpho.prepare import check_psfs
 from jaxpho.run.field import Field, count_parameters, load_field, n_radii
 
 EVALUATION_SECONDS = 2e-9
@@ -28,6 +29,7 @@ def dry_run(config: Config) -> str:
         As `run`.
     """
     found = load_field(config)
+    check_psfs(found.exposures, found.peaks)
     lines = [f"run directory: {config.output}", f"flux unit: {found.images.unit}"]
     for band in config.bands:
         members = [e for e in found.exposures if e.band == band]

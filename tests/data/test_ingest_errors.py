@@ -32,6 +32,7 @@ def run(folder, bands=("g",), **values):
     [
         ({"files": "nope.fits"}, "nope.fits does not exist"),
         ({"files": "nope*.fits"}, "matches no file"),
+        ({"files": "."}, "is a folder"),
         ({"files": None}, "`files` is missing"),
         ({"science": "NOPE"}, "no extension 'NOPE'.*SCI"),
         ({"science": 17}, "no extension 17"),
@@ -49,9 +50,12 @@ def run(folder, bands=("g",), **values):
         ({"error": {"replace": ["zz", "g9"]}}, "'zz' is not in the file name"),
         ({"mask": "SMALL"}, "mask has shape"),
         ({"mask": "DQ", "mask_bits": ["NOPE"]}, "NOPE"),
+        ({"mask": "DQ", "mask_bits": ["SAT"]}, "SAT.*header lists none"),
         ({"mask": "DQ", "mask_bits": [40]}, "40"),
         ({"mask": "FLOAT", "mask_bits": [0]}, "whole numbers"),
         ({"mask_regions": [[5, 5, 0, 3]]}, "empty"),
+        ({"zero_point": {"value": -1000.0}}, "-1000 mag.*within -60 and 60"),
+        ({"zero_point": {"key": "FILTER"}}, "'FILTER' holds 'g', expected a number"),
         ({"preset": "jwts"}, "did you mean 'jwst'"),
         ({"preset": "decam"}, "survey_dir"),
         ({"name": "{nope}"}, "nope.*known"),
@@ -94,7 +98,7 @@ def test_filter_check_can_be_switched_off(folder):
     assert run(folder, files="r1.fits", check_filter=False).exposures[0].band == "g"
 
 
-@pytest.mark.parametrize("damage", ["mask", "nan", "truncate", "text"])
+@pytest.mark.parametrize("damage", ["mask", "nan", "truncate", "text", "cards", "text card"])
 def test_one_bad_exposure_is_left_out(folder, damage, caplog):
     path = folder / "g2.fits"
     with fits.open(path) as f:
@@ -102,6 +106,10 @@ def test_one_bad_exposure_is_left_out(folder, damage, caplog):
             f["DQ"].data[:] = 1
         elif damage == "nan":
             f["SCI"].data[:] = np.nan
+        elif damage == "cards":
+            f["SCI"].header.update(CD1_1=0.0, CD1_2=0.0, CD2_1=0.0, CD2_2=0.0)
+        elif damage == "text card":
+            f["SCI"].header["CD1_1"] = "north"
         f.writeto(path, overwrite=True)
     if damage == "truncate":
         path.write_bytes(path.read_bytes()[:9000])

@@ -7,11 +7,12 @@ import types
 
 import numpy as np
 import pytest
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import FK5, SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 from fits_images import DEC, RA, SCALE, SHAPE, tan_header
 
+from jaxpho.data.fitsread import BadExposure
 from jaxpho.data.options import WCSOptions
 from jaxpho.data.wcs import (
     GWCSAdaptor,
@@ -25,6 +26,7 @@ from jaxpho.data.wcs import (
 )
 from jaxpho.errors import InputError
 
+FRAME_MAS = 1.0  # two routes through astropy's frames
 PIXEL_ATOL = 1e-8  # Newton refined, float64
 FORCEPHO_PIXEL_ATOL = 5e-6  # forcepho keeps float32 pixel coordinates
 FORCEPHO_RTOL = 1e-5  # its D of undistorted exposures is that of the reference pixel
@@ -191,6 +193,59 @@ def test_offsets_shift_the_sky():
 def test_errors(options, words):
     with pytest.raises(InputError, match=words):
         build_wcs(fits.Header(), options, SHAPE, where="a.fits")
+
+
+def other_frame_header(kind):
+    """A tangent plane at RA, DEC in another celestial frame, turned by an odd angle."""
+    place = SkyCoord(RA, DEC, unit="deg")
+    h = tan_header()
+    if kind in ("fk4", "fk5"):
+        equinox = 1950.0 if kind == "fk4" else 1975.0
+        place = place.transform_to(f"{kind}" if kind == "fk4" else FK5(equinox="J1975"))
+        h.update(RADESYS=kind.upper(), EQUINOX=equinox)
+    else:
+        name = {"galactic": "G", "ecliptic": "E"}[kind]
+        frame = "galactic" if kind == "galactic" else "barycentricmeanecliptic"
+        place = place.transform_to(frame)
+        h.update(CTYPE1=f"{name}LON-TAN", CTYPE2=f"{name}LAT-TAN")
+    h.update(CRVAL1=place.spherical.lon.deg, CRVAL2=place.spherical.lat.deg)
+    return h
+
+
+@pytest.mark.parametrize("kind", ["galactic", "fk4", "fk5", "ecliptic"])
+def test_other_celestial_frames_become_icrs(kind):
+    header = other_frame_header(kind)
+    wcs, note = build_wcs(header, WCSOptions(), SHAPE)
+    assert "to ICRS" in note
+    centre = header["CRPIX1"] - 1, header["CRPIX2"] - 1
+    at = SkyCoord(*wcs.pixel_to_world_values(*centre), unit="deg")
+    assert at.separation(SkyCoord(RA, DEC, unit="deg")).mas < FRAME_MAS
+    assert np.allclose(world_to_pixel(wcs, RA, DEC), centre, atol=1e-3)
+    # astropy's own high-level API, which knows the frame, says where the neighbours are
+    native = WCS(header)
+    crpix, _, d = local_affine(wcs, RA, DEC)
+    step = 0.5
+    for axis, (ra, dec) in enumerate(((step / np.cos(np.radians(DEC)), 0), (0, step))):
+        moved = SkyCoord(RA + ra / 3600, DEC + dec / 3600, unit="deg")
+        if kind == "ecliptic":  # which astropy's WCS does not tell from ICRS
+            place = moved.transform_to("barycentricmeanecliptic")
+            pixel = np.array(native.world_to_pixel_values(place.lon.deg, place.lat.deg))
+        else:
+            pixel = np.array(native.world_to_pixel(moved))
+        assert np.allclose((pixel - crpix) / step, d[:, axis], atol=1e-4 * np.abs(d).max())
+
+
+def test_fk5_of_2000_is_taken_as_icrs():
+    wcs, note = build_wcs(tan_header(RADESYS="FK5", EQUINOX=2000.0), WCSOptions(), SHAPE)
+    assert isinstance(wcs, WCS) and "FK5 J2000 taken as ICRS" in note
+
+
+def test_unusable_cards_are_named():
+    for key, value in (("CD1_1", "north"), ("CRVAL1", True), ("CRPIX2", "x")):
+        with pytest.raises(BadExposure, match=f"a.fits: header card {key}"):
+            build_wcs(tan_header(**{key: value}), WCSOptions(), SHAPE, where="a.fits")
+    with pytest.raises(BadExposure, match="a.fits"):
+        build_wcs(tan_header(CD1_1=0.0, CD2_2=0.0), WCSOptions(), SHAPE, where="a.fits")
 
 
 class _FakeGWCS:
