@@ -12,6 +12,7 @@ from jaxpho.output.catalog import read_catalog
 from jaxpho.output.residuals import read_residuals
 from jaxpho.output.samples import read_samples
 from jaxpho.run import patches
+from jaxpho.run.field import load_field
 
 FAR = ("9", 300.0, 0.0, "point")
 
@@ -98,6 +99,42 @@ def test_a_failing_patch_is_flagged_and_the_rest_finishes(monkeypatch, tmp_path,
     assert "Traceback" in log and "FloatingPointError" in log
     err = capsys.readouterr().err
     assert "failed (singular matrix): sources 1" in err and "Traceback" not in err
+
+
+def test_one_source_never_costs_its_neighbours_their_fit(monkeypatch, tmp_path, capsys):
+    """Sources 2 and 3 share a patch; 2 cannot be fitted."""
+    fit = StandInFit(fails={"2"})
+    assert run(monkeypatch, tmp_path, fit) == 1
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    assert list(table["flag_names"]) == ["", "failed", ""]
+    assert list(np.isfinite(table["flux_g_err"])) == [True, False, True]
+    assert [ids for _, ids, _ in fit.calls if "2" in ids or "3" in ids] == [
+        ["2", "3"], ["2"], ["3"], ["3"],
+    ]  # fmt: skip
+    assert "sources 2" in capsys.readouterr().err
+    assert (tmp_path / "run" / "patches" / "patch0.png").exists()
+
+
+def test_sources_that_only_fail_together_keep_their_own_fits(monkeypatch, tmp_path):
+    fit = StandInFit()
+
+    def fails_jointly(packed, peaks, options, sampling, **kwargs):
+        if len(peaks) > 1:
+            raise FloatingPointError("not finite")
+        return fit(packed, peaks, options, sampling, **kwargs)
+
+    run(monkeypatch, tmp_path, fails_jointly)
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    assert np.isfinite(table["flux_g_err"]).all()
+    assert list(table["flag_names"]) == ["", *["no_convergence,blended"] * 2]
+
+
+def test_like_sources_at_one_position_are_named(tmp_path, caplog):
+    place = SOURCES[0][1:3]
+    twins = (*SOURCES, ("4", *place, "sersic"), ("5", *place, "point"))
+    load_field(load_config(write_field(tmp_path, twins)))
+    said = [r.message for r in caplog.records if "at one position" in r.message]
+    assert len(said) == 1 and "sources 1 and 4" in said[0]
 
 
 def test_a_source_off_every_image_is_flagged(monkeypatch, tmp_path):
@@ -209,3 +246,14 @@ def test_a_galaxy_too_cuspy_for_the_mixture_is_fitted_again(monkeypatch, tmp_pat
     assert run(monkeypatch, tmp_path, fit) == 0
     first, second = fit.mixtures[:2]
     assert (first, second) == ((0, "k12"), (0, "k16"))
+
+
+def test_absurd_starting_values_are_forgotten(tmp_path, caplog):
+    path = write_field(tmp_path)
+    lines = (tmp_path / "peaks.csv").read_text().splitlines()
+    sizes = ["rhalf", "10000", "", "0.4"]
+    text = "\n".join(f"{a},{b}" for a, b in zip(lines, sizes, strict=True))
+    (tmp_path / "peaks.csv").write_text(text)
+    peaks = load_field(load_config(path)).peaks
+    assert "source 1: rhalf is 1e+04" in caplog.text
+    assert 0.1 < peaks[0].values["rhalf"] < 3 and peaks[2].values["rhalf"] == 0.4

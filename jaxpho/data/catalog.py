@@ -94,14 +94,9 @@ def read_catalog(
     if len(table) == 0:
         raise InputError(f"{label}: the catalogue has no rows")
     columns = find_columns(table.colnames, options, bands, label)
-    peaks = _Reader(table, columns, options, bands, unit, default_type, label).peaks()
-    _check_ids(peaks, options, label)
-    if options.ids is not None:
-        wanted = {str(i) for i in options.ids}
-        missing = wanted - {str(p.id) for p in peaks}
-        if missing:
-            raise InputError(f"{label}: no source with id {', '.join(sorted(missing))} (peaks.ids)")
-        peaks = [p for p in peaks if str(p.id) in wanted]
+    reader = _Reader(table, columns, options, bands, unit, default_type, label)
+    _check_ids(reader.ids(), options, label)
+    peaks = reader.peaks()
     log.info("%s: %d sources", label, len(peaks))
     return peaks
 
@@ -114,12 +109,15 @@ def _positions_table(positions) -> Table:
     return Table({"id": np.arange(len(positions)) + 1, "ra": ra, "dec": dec})
 
 
-def _check_ids(peaks: list[Peak], options: CatalogOptions, label: str):
+def _check_ids(ids: list[str], options: CatalogOptions, label: str):
     seen: set[str] = set()
-    for peak in peaks:
-        if str(peak.id) in seen:
-            raise InputError(f"{label}: id {peak.id} occurs twice; ids must be unique")
-        seen.add(str(peak.id))
+    for identity in ids:
+        if identity in seen:
+            raise InputError(f"{label}: id {identity} occurs twice; ids must be unique")
+        seen.add(identity)
+    missing = {str(i) for i in options.ids or []} - seen
+    if missing:
+        raise InputError(f"{label}: no source with id {', '.join(sorted(missing))} (peaks.ids)")
     for name in ("types", "fixed_by_id"):
         for key in getattr(options, name) or {}:
             if str(key) not in seen:
@@ -144,10 +142,27 @@ class _Reader:
         }
         self.missing: dict[str, int] = {}
 
+    def ids(self) -> list[str]:
+        """Ids of all rows but those that the format marks as duplicates of others."""
+        rows = range(len(self.table))
+        return [str(self._id(row)) for row in rows if not self._is_duplicate(row)]
+
+    def _is_duplicate(self, row: int) -> bool:
+        text = str(self._raw(("type", ""), row))
+        by_id = self.options.types or {}
+        marked = text in self.format.types and self.format.types[text] is None
+        return marked and str(self._id(row)) not in by_id
+
     def peaks(self) -> list[Peak]:
-        """All sources; entries that the format marks as duplicates of others are left out."""
+        """The wanted sources; entries that the format marks as duplicates are left out.
+
+        Rows that are not wanted are not looked at: what is wrong with them does not matter.
+        """
+        wanted = None if self.options.ids is None else {str(i) for i in self.options.ids}
         out = []
         for row in range(len(self.table)):
+            if wanted is not None and str(self._id(row)) not in wanted:
+                continue
             kind = self._type(row)
             if kind is not None:
                 out.append(self._peak(row, kind))
@@ -220,10 +235,14 @@ class _Reader:
         for name, limit in (("ra", 360.0), ("dec", 90.0)):
             value = self._number((name, ""), row, u.deg)
             if value is None or not math.isfinite(value):
-                raise InputError(f"{self.label}: row {row}: {name} is {value}, expected a number")
+                raise InputError(
+                    f"{self.label}: row {row} (id {self._id(row)}): {name} is {value}, expected a "
+                    "number"
+                )
             if abs(value) > limit:
                 raise InputError(
-                    f"{self.label}: row {row}: {name} is {value} deg, expected within "
+                    f"{self.label}: row {row} (id {self._id(row)}): {name} is {value} deg, "
+                    "expected within "
                     f"{-limit:g} to {limit:g}"
                 )
             position[name] = value

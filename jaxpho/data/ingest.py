@@ -23,6 +23,9 @@ from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.ingest")
 
+SMALLEST_ERROR = 1e-4
+"""Of the median: a pixel that claims less would outweigh all others together."""
+
 
 class Skipped(NamedTuple):
     """An exposure that was left out, and why."""
@@ -160,6 +163,11 @@ def read_one(plan: ImagePlan, keep_unit: bool = False) -> Exposure:
     usable = good & np.isfinite(variance) & (variance > 0)
     if not usable.any():
         raise BadExposure(f"{where}: every pixel is masked or not finite ({notes['mask_from']})")
+    absurd = usable & (variance < SMALLEST_ERROR**2 * np.median(variance[usable]))
+    if absurd.any():
+        usable &= ~absurd
+        log.warning("%s: %d pixels have errors below %g of the median: masked",
+                    plan.name, int(absurd.sum()), SMALLEST_ERROR)  # fmt: skip
     level, notes["sky_from"] = subtract_sky(plan, header, data, usable)
     data = np.where(np.isfinite(data), data, 0.0) - level
     if o.shot_noise is not None:

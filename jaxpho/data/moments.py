@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.catalog import Peak
 from jaxpho.data.exposure import Exposure
-from jaxpho.data.wcs import contains, local_affine
+from jaxpho.data.wcs import contains, local_affine, pixel_area
 
 log = logging.getLogger("jaxpho.moments")
 
@@ -229,11 +230,37 @@ def significance(exposures: Sequence[Exposure], peak: Peak, covariance: np.ndarr
     return signal / math.sqrt(noise) if noise > 0 else 0.0
 
 
+def _without_absurd_sizes(exposures, peaks: Sequence[Peak]) -> list[Peak]:
+    """Peaks whose size is larger than any image forget it, unless it is held."""
+    limit = max(
+        math.hypot(*e.shape) / 2 * math.degrees(math.sqrt(pixel_area(e.wcs, e.shape))) * 3600
+        for e in exposures
+    )
+    out = []
+    for peak in peaks:
+        wrong = {
+            name: value
+            for name, value in peak.values.items()
+            if name.startswith("rhalf")
+            and value > limit
+            and not peak.fixed & {name, "shape", "all"}
+        }
+        for name, value in wrong.items():
+            log.warning(
+                'source %s: %s is %.4g", larger than the images: it is treated as unknown',
+                peak.id, name, value,
+            )  # fmt: skip
+        kept = {name: value for name, value in peak.values.items() if name not in wrong}
+        out.append(replace(peak, values=kept) if wrong else peak)
+    return out
+
+
 def fill_starts(
     exposures: Sequence[Exposure], peaks: Sequence[Peak], bands: Sequence[str]
 ) -> list[Peak]:
     """`moments_start` for every peak that lacks a size or a flux; the others as they are."""
     out, filled = [], 0
+    peaks = _without_absurd_sizes(exposures, peaks)
     for peak in peaks:
         kind = SOURCE_TYPES[peak.type]
         extended = any(c.profile == "sersic" for c in kind.components)

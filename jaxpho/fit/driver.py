@@ -246,11 +246,7 @@ def fit_patch(
         clock = time.perf_counter()
         draws = _draw(fitter, optimum, sampling, key)
         seconds["sample"] = time.perf_counter() - clock
-        messages.append(
-            f"{draws.rounds} rounds of NUTS, {draws.gradients} gradients, "
-            f"min ESS {np.nanmin(draws.ess[:n]):.0f}, max R-hat {np.nanmax(draws.rhat[:n]):.3f}, "
-            f"{draws.divergences} divergences"
-        )
+        messages += _sampling_messages(table, peaks, areas, draws, sampling)
     bound = quality.at_bound(table, optimum.theta[:n])
     result = PatchResult(
         patch_id=patch_id,
@@ -266,12 +262,13 @@ def fit_patch(
         samples=None if draws is None else draws.theta[..., :n],
         diagnostics=_diagnostics(optimum, draws, n) | {"mixture": mixture, "needed": needed},
         at_bound=bound,
-        flags=_flags(fitter, optimum, covariance, areas, draws, bound),
+        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling),
         chi2=chi2,
         npix=npix,
         source_chi2=areas.chi2,
         source_npix=areas.npix,
         source_nexp=areas.nexp,
+        source_band_npix=areas.band_npix,
         exposures=packed.exposures,
         exposure_bands=packed.exposure_bands,
         pixels=dict(zip(packed.exposures, pixels, strict=True)),
@@ -279,7 +276,13 @@ def fit_patch(
         seconds=seconds,
     )
     for message in messages:
-        log.info("patch %d: %s", patch_id, message)
+        warning = message.startswith("WARNING ")
+        log.log(
+            logging.WARNING if warning else logging.INFO,
+            "patch %d: %s",
+            patch_id,
+            message.removeprefix("WARNING "),
+        )
     return result
 
 
@@ -305,7 +308,50 @@ def _diagnostics(optimum: Optimum, draws: Draws | None, n: int) -> dict:
     return out
 
 
-def _flags(fitter, optimum, covariance, areas, draws, bound) -> np.ndarray:
+def _missed(table: ParameterTable, areas, draws: Draws, sampling: SampleOptions):
+    """[n] bool each: parameters whose ESS and R-hat miss the targets; None without draws.
+
+    The flux in a band where a source has no pixels is not measured, and does not count.
+    """
+    bands = list(areas.bands)
+    counts = np.array(
+        [
+            not (isinstance(p.owner, int) and p.band)
+            or areas.band_npix[p.owner, bands.index(p.band)] > 0
+            for p in table.parameters
+        ],
+        bool,
+    )
+    n = len(table.parameters)
+    return counts & ~(draws.ess[:n] >= sampling.min_ess), counts & ~(
+        draws.rhat[:n] <= sampling.max_rhat
+    )
+
+
+def _sampling_messages(table, peaks, areas, draws: Draws, sampling: SampleOptions) -> list[str]:
+    """What was spent, and which sources missed the targets."""
+    n = len(table.parameters)
+    text = [
+        f"{draws.rounds} rounds of NUTS, {draws.gradients} gradients, "
+        f"min ESS {np.nanmin(draws.ess[:n]):.0f}, max R-hat {np.nanmax(draws.rhat[:n]):.3f}, "
+        f"{draws.divergences} divergences"
+    ]
+    low, high = _missed(table, areas, draws, sampling)
+    for bad, what in (
+        (low, f"fewer than {sampling.min_ess:g} effective samples (sample.min_ess)"),
+        (high, f"R-hat above {sampling.max_rhat:g} (sample.max_rhat)"),
+    ):
+        owners = [p.owner for p, b in zip(table.parameters, bad, strict=True) if b]
+        names = dict.fromkeys(str(peaks[o].id) if isinstance(o, int) else str(o[1]) for o in owners)
+        if names:
+            text.append(
+                f"WARNING {what} after {draws.rounds} of {sampling.max_rounds} rounds: "
+                f"{', '.join(names)}; more sample.max_rounds help"
+            )
+    return text
+
+
+def _flags(fitter, optimum, covariance, areas, draws, bound, sampling) -> np.ndarray:
     """Flags of every source of the patch."""
     table, n = fitter.table, len(fitter.table.parameters)
     theta, cov = optimum.theta[:n], covariance[:n, :n]
@@ -320,9 +366,8 @@ def _flags(fitter, optimum, covariance, areas, draws, bound) -> np.ndarray:
     per_parameter["prior_dominated"] &= ~nuisance
     whole = [] if optimum.converged else ["no_convergence"]
     if draws is not None:
-        # means and errors to a tenth of a standard deviation need a hundred effective draws
-        per_parameter["low_ess"] = ~(draws.ess[:n] > 100)
-        per_parameter["high_rhat"] = ~(draws.rhat[:n] < 1.05)
+        missed = _missed(table, areas, draws, sampling)
+        per_parameter["low_ess"], per_parameter["high_rhat"] = missed
         if draws.divergences > 0.005 * draws.theta.shape[0] * draws.theta.shape[1]:
             whole.append("divergences")
     per_source = {

@@ -26,8 +26,8 @@ _TABLE = (
     ("at_bound", "a parameter of the source lies at the edge of its allowed range"),
     ("no_convergence", "the optimiser stopped before it had converged"),
     ("divergences", "the sampler had divergent transitions in this patch"),
-    ("low_ess", "too few effective samples for a parameter of the source"),
-    ("high_rhat", "the chains disagree about a parameter of the source (R-hat)"),
+    ("low_ess", "fewer effective samples of a parameter than asked for (sample.min_ess)"),
+    ("high_rhat", "the chains disagree about a parameter more than allowed (sample.max_rhat)"),
     (
         "partial_coverage",
         "masks or edges take a large part of the source in all exposures of a band",

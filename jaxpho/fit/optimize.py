@@ -161,7 +161,12 @@ def optimize(
         evaluations += 1
         return _State(at, problem, static, reference, **options)
 
-    z, _ = project(np.array(z, np.float64))
+    z = np.array(z, np.float64)
+    given, objective = project(z)
+    if not np.isfinite(objective):
+        # a starting flux beyond single precision: any other serves as well
+        given, _ = project(np.where(linear, 0.0, z))
+    z = given
     state = full(z)
     if not state.finite:
         raise FloatingPointError("chi2 or its derivatives are not finite at the starting values")

@@ -197,6 +197,8 @@ def _prior(name: str, start: SourceStart, value: float, options: FitOptions, pix
         if given.name in ("uniform", "log_uniform") or base in ("sersic", "e1", "e2", "rhalf"):
             low = default.low if low is None else low
             high = default.high if high is None else high
+            if low >= high:  # the one that was given says where, the default gives way
+                low, high = (low, 100.0 * low) if given.high is None else (0.01 * high, high)
         mean = given.mean
         if mean is None and base in ("ra", "dec", "e1", "e2"):
             mean = 0.0

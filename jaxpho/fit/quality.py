@@ -22,13 +22,16 @@ PRIOR_SHARE = 0.75  # of the prior's own standard deviation
 class SourceArea:
     """chi2 and coverage within each source's own area, arrays [S].
 
-    ``coverage`` is the unmasked share of the area in the best exposure of the worst band.
+    ``coverage`` is the unmasked share of the area in the best exposure of the worst band;
+    ``band_npix`` [S, B] the unmasked pixels in each of ``bands``.
     """
 
     chi2: np.ndarray
     npix: np.ndarray
     nexp: np.ndarray
     coverage: np.ndarray
+    band_npix: np.ndarray
+    bands: list[str]
 
 
 def source_areas(
@@ -53,7 +56,10 @@ def source_areas(
     """
     n = len(radii)
     coverage = {band: np.zeros(n) for band in wanted}
-    out = SourceArea(np.zeros(n), np.zeros(n, int), np.zeros(n, int), np.zeros(n))
+    by_band = np.zeros((n, len(wanted)), int)
+    out = SourceArea(
+        np.zeros(n), np.zeros(n, int), np.zeros(n, int), np.zeros(n), by_band, list(wanted)
+    )
     for p, centre, matrix, band in zip(pixels, centres, d, bands, strict=True):
         chi = (p["data"] - p["model"]) * p["ierr"]
         for s in range(n):
@@ -65,6 +71,7 @@ def source_areas(
             count = int(inside.sum())
             out.chi2[s] += float((chi[inside].astype(np.float64) ** 2).sum())
             out.npix[s] += count
+            by_band[s, wanted.index(band)] += count
             out.nexp[s] += count > 0
             expected = max(np.pi * radii[s] ** 2 * abs(np.linalg.det(matrix[s])), 1.0)
             coverage[band][s] = max(coverage[band][s], count / expected)

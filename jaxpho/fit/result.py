@@ -31,6 +31,7 @@ class PatchResult:
     flags : [S] bit mask of `jaxpho.fit.flags`.
     chi2, npix : [E] over the unmasked pixels of the patch.
     source_chi2, source_npix, source_nexp : [S] within the source's own area.
+    source_band_npix : [S, B] the pixels by band; a flux in a band with none is not measured.
     exposures, exposure_bands : [E] names and bands.
     pixels : exposure name -> {"x", "y": int [n], "data", "ierr", "model": float32 [n]}, without
         padding; x and y are 0-indexed pixels of the exposure.
@@ -57,6 +58,7 @@ class PatchResult:
     source_chi2: np.ndarray | None = None
     source_npix: np.ndarray | None = None
     source_nexp: np.ndarray | None = None
+    source_band_npix: np.ndarray | None = None
     exposures: list[str] = field(default_factory=list)
     exposure_bands: list[str] = field(default_factory=list)
     pixels: dict[str, dict] = field(default_factory=dict)
@@ -73,6 +75,7 @@ class PatchResult:
             "source_chi2": np.full(nsource, np.nan),
             "source_npix": np.zeros(nsource, np.int64),
             "source_nexp": np.zeros(nsource, np.int64),
+            "source_band_npix": np.ones((nsource, len(self.bands)), np.int64),
         }
         for name, value in defaults.items():
             if getattr(self, name) is None:
@@ -83,6 +86,12 @@ class PatchResult:
         if not hasattr(self, "_index"):
             self._index = {tuple(label): i for i, label in enumerate(self.labels)}
         return self._index.get((owner, name, band))
+
+    def measured(self, owner, band: str) -> bool:
+        """Whether a source has pixels in a band (True for what is not a flux)."""
+        if not band or not isinstance(owner, int):
+            return True
+        return bool(self.source_band_npix[owner, self.bands.index(band)] > 0)
 
     def summary(self) -> str:
         """Free parameters as text: value and error, of the draws when there are any."""

@@ -61,11 +61,25 @@ def _row(result: PatchResult, s: int) -> dict:
         _put(row, f"flux_{band}", summarise(float(fluxes.value[b]), error, draws))
         for name in names if len(names) > 1 else ():
             _put(row, f"flux_{part_of(name)}_{band}", parameter(view, name, band))
+    _blank_unmeasured(row, result, view, s)
     for suffix in view.suffixes():
         for key, estimate in shape(view, suffix).items():
             _put(row, key, estimate)
     row.update(_quality(result, view, s))
     return row
+
+
+def _blank_unmeasured(row: dict, result: PatchResult, view: SourceView, s: int) -> None:
+    """Free fluxes in bands where the source has no pixels are not known: NaN, in place."""
+    unknown = Estimate(*[np.nan] * len(Estimate._fields))
+    names = [name for name in view.flux_names() if name not in view.held]
+    for b, band in enumerate(result.bands):
+        if result.measured(s, band) or not names:
+            continue
+        _put(row, f"flux_{band}", unknown)
+        for name in names if len(view.flux_names()) > 1 else ():
+            _put(row, f"flux_{part_of(name)}_{band}", unknown)
+        row["flux_cov"][b, :] = row["flux_cov"][:, b] = np.nan
 
 
 def part_of(name: str) -> str:
@@ -80,7 +94,11 @@ def _put(row: dict, key: str, estimate: Estimate):
 
 
 def _quality(result: PatchResult, view: SourceView, s: int) -> dict:
-    own = [i for i, (owner, _, _) in enumerate(result.labels) if owner == s]
+    own = [
+        i
+        for i, (owner, _, band) in enumerate(result.labels)
+        if owner == s and result.measured(s, band)
+    ]
     bounded = [_label(result.labels[i]) for i in own if result.at_bound[i]]
     mask = int(result.flags[s])
     out = {

@@ -13,7 +13,10 @@ from jaxpho.fit.result import PatchResult
 from jaxpho.output.files import replacing
 
 FORMAT = "jaxpho-samples-1"
-_ARRAYS = ("at_bound", "flags", "chi2", "npix", "source_chi2", "source_npix", "source_nexp")
+_ARRAYS = (
+    "at_bound", "flags", "chi2", "npix", "source_chi2", "source_npix", "source_nexp",
+    "source_band_npix",
+)  # fmt: skip
 _LISTS = ("types", "bands", "exposures", "exposure_bands", "messages")
 
 

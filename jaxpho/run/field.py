@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from jaxpho.config import Config, PatchOptions
 from jaxpho.core.sources import SOURCE_TYPES
@@ -24,6 +25,9 @@ log = logging.getLogger("jaxpho.field")
 
 HALF_COVERED = 0.5
 """Sources of which less than this fraction is seen in the best exposure get a flag."""
+
+COINCIDENT, UNLIKE_SIZES = 0.1, 1.5
+"""Pixels between like sources that no data can tell apart, and the ratio of sizes that does."""
 
 
 @dataclass
@@ -81,6 +85,7 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
     if prepare is not None:
         prepare(images.exposures, peaks)
     peaks = fill_starts(images.exposures, peaks, config.bands)
+    warn_of_coincident(images.exposures, peaks)
     radius = np.array([influence_radius(peak, config.patches) for peak in peaks])
     fraction = coverage(images.exposures, peaks, radius)
     found = Field(images, peaks, radius, fraction, mixture=first_mixture(config))
@@ -126,6 +131,28 @@ def read_positions(config: Config, images: ImageSet) -> list[Peak]:
         raise InputError("peaks: `detect: true` excludes `file` and `positions`")
     default_type = options.type or config.sources.type
     return detect_peaks(images.exposures, options.detection, default_type)
+
+
+def warn_of_coincident(exposures, peaks: Sequence[Peak]) -> list[tuple]:
+    """Name pairs of like sources at one position (.1 pixel): the data cannot tell them apart.
+
+    A bulge and a disk given as two sources, which differ in type or start with different sizes,
+    are left in peace. Returns the pairs of ids.
+    """
+    scale = min(pixel_area(e.wcs, e.data.shape) for e in exposures) ** 0.5  # rad
+    ra, dec = (np.radians([getattr(p, k) for p in peaks]) for k in ("ra", "dec"))
+    sky = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], -1)
+    out = []
+    for i, j in sorted(cKDTree(sky).query_pairs(COINCIDENT * scale)):
+        a, b = peaks[i], peaks[j]
+        sizes = sorted((size_of(a), size_of(b)))
+        if a.type == b.type and sizes[1] <= UNLIKE_SIZES * sizes[0]:
+            out.append((a.id, b.id))
+            log.warning(
+                "sources %s and %s are both %s at one position: their fluxes cannot be told apart",
+                a.id, b.id, a.type,
+            )  # fmt: skip
+    return out
 
 
 def _refuse_foreign_catalogue(exposures, peaks, options: PatchOptions) -> None:

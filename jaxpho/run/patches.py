@@ -176,14 +176,12 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
         result = fit_region(state, region, sampled=last)
     except Exception as error:
         # one bad patch must not end a run of thousands; the traceback goes to the log file
-        names = ", ".join(str(state.field.peaks[i].id) for i in region.active)
-        log.error("patch %d failed (%s): sources %s", region.patch_id, _first_line(error), names)
-        log.debug("traceback of patch %d", region.patch_id, exc_info=True)
-        for i in region.active:
-            peak = state.field.peaks[i]
-            peak.flags |= flags.bit("failed")
-            state.rows[i] = row_of_peak(peak, state.config.bands, region.patch_id)
-        return
+        if len(region.active) == 1:
+            give_up(state, region, error)
+            return
+        region, result = rescue(state, region, error, sampled=last)
+        if result is None:
+            return
     keep_values(state, region, result)
     seconds = time.monotonic() - started
     log.info(
@@ -202,6 +200,49 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
             state.unwritten += 1
             log.error("patch %d: files not written (%s)", region.patch_id, _first_line(error))
             log.debug("traceback of patch %d", region.patch_id, exc_info=True)
+
+
+def give_up(state: RunState, region: Region, error: BaseException) -> None:
+    """Log and flag the active sources of a region as failed."""
+    names = ", ".join(str(state.field.peaks[i].id) for i in region.active)
+    log.error("patch %d failed (%s): sources %s", region.patch_id, _first_line(error), names)
+    log.debug("traceback of patch %d", region.patch_id, exc_info=error)
+    for i in region.active:
+        peak = state.field.peaks[i]
+        peak.flags |= flags.bit("failed")
+        state.rows[i] = row_of_peak(peak, state.config.bands, region.patch_id)
+
+
+def rescue(state: RunState, region: Region, error: BaseException, sampled: bool):
+    """Find the sources of a failed patch that cannot be fitted even alone, and fit the others.
+
+    Returns
+    -------
+    region, result : of the joint fit of those that are left; None where there is none. When only
+        the joint fit fails, every source keeps its own fit, flagged as not converged.
+    """
+    log.warning("patch %d failed (%s): its sources are fitted one by one to find out which is to "
+                "blame", region.patch_id, _first_line(error))  # fmt: skip
+    alone = {}
+    for i in region.active:
+        single = replace(region, active=[i])
+        try:
+            alone[i] = single, fit_region(state, single, sampled=False)
+        except Exception as own:
+            give_up(state, single, own)
+    if 0 < len(alone) < len(region.active):
+        rest = replace(region, active=list(alone))
+        try:
+            return rest, fit_region(state, rest, sampled=sampled)
+        except Exception as again:
+            error = again
+    for single, result in alone.values():
+        result.flags = np.asarray(result.flags) | flags.encode(["no_convergence", "blended"])
+        keep_values(state, single, result)
+    if alone:
+        log.error("patch %d: no joint fit (%s): %d sources keep fits that ignore each other",
+                  region.patch_id, _first_line(error), len(alone))  # fmt: skip
+    return region, None
 
 
 def _count(region: Region) -> str:

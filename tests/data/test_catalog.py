@@ -153,9 +153,9 @@ def test_types_defaults_ids_and_positions(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "options", "words"),
     [
-        ({"ra": [10.0, np.nan]}, {}, "row 1: ra is nan"),
-        ({"dec": [np.inf, 1.0]}, {}, "row 0: dec is inf"),
-        ({"dec": [95.0, 1.0]}, {}, "row 0: dec is 95"),
+        ({"ra": [10.0, np.nan]}, {}, r"row 1 \(id 8\): ra is nan"),
+        ({"dec": [np.inf, 1.0]}, {}, r"row 0 \(id 7\): dec is inf"),
+        ({"dec": [95.0, 1.0]}, {}, r"row 0 \(id 7\): dec is 95"),
         ({"id": [3, 3]}, {}, "id 3 occurs twice"),
         ({"type": ["galaxy", "point"]}, {}, "row 0: unknown source type 'galaxy'"),
         ({}, {"type": "galaxy"}, "unknown source type"),
@@ -176,6 +176,11 @@ def test_bad_catalogues(tmp_path, columns, options, words):
     with pytest.raises(InputError, match=words) as caught:
         read(tmp_path, table(**columns), **options)
     assert "\n" not in str(caught.value)
+
+
+def test_rows_that_are_not_wanted_may_be_bad(tmp_path):
+    (peak,) = read(tmp_path, table(ra=[10.0, np.nan], type=["sersic", "galaxy"]), ids=[7])
+    assert peak.id == 7
 
 
 def test_bad_files(tmp_path):

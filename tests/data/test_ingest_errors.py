@@ -136,3 +136,13 @@ def test_units_that_differ(folder):
     same = image_options(band="g", files="u.fits", science="SCI", error="ERR")
     with pytest.raises(InputError, match="mix units"):
         read_images([good, same], folder, ["g"], allow_mixed_units=True)
+
+
+def test_errors_that_outweigh_everything_are_masked(folder, caplog):
+    path = folder / "g1.fits"
+    with fits.open(path) as f:
+        f["ERR"].data[3, 4] = 1e-25
+        f.writeto(path, overwrite=True)
+    (e,) = run(folder).exposures
+    assert e.ierr[3, 4] == 0 and (e.ierr > 0).sum() == e.ierr.size - 1
+    assert "1 pixels have errors below" in caplog.text

@@ -10,7 +10,7 @@ from synthetic_patch import oracle_model
 
 from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
-from jaxpho.fit.options import FitOptions
+from jaxpho.fit.options import FitOptions, SampleOptions
 
 ONCE = FitOptions(restarts=0)
 
@@ -190,3 +190,21 @@ def test_nothing_free():
     assert len(result.fixed) == 14
     assert result.chi2.sum() == pytest.approx(result.npix.sum(), rel=0.15)
     assert not {"no_convergence", "nonfinite", "poor_fit"} & names(result, 0)
+
+
+def test_targets_of_the_sampling_are_the_flags():
+    """What the configuration asks for is what is judged, and the log says what was missed."""
+    asked = SampleOptions(num_warmup=25, num_samples=25, max_rounds=1, min_ess=1e5, max_rhat=1.02)
+    result = fit(pair(), ONCE, sampling=asked)
+    assert "low_ess" in names(result, 0) & names(result, 1)
+    (text,) = (m for m in result.messages if "sample.min_ess" in m)
+    assert text.startswith("WARNING") and "s0, s1" in text
+    content = fit(pair(), ONCE, sampling=dataclasses.replace(asked, min_ess=0.0, max_rhat=9.0))
+    assert not {"low_ess", "high_rhat"} & (names(content, 0) | names(content, 1))
+
+
+def test_a_flux_beyond_single_precision_is_harmless():
+    s = pair()
+    peaks = [dataclasses.replace(p, flux={**p.flux, ("flux", "g"): 1e30}) for p in peaks_of(s)]
+    found = fit_patch(packed_patch(s), peaks, ONCE, mixture=MIXTURE)
+    np.testing.assert_allclose(found.chi2, fit(s, ONCE).chi2, rtol=1e-4)

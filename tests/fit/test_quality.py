@@ -40,6 +40,10 @@ def test_area_of_a_source():
     assert found.chi2[0] == pytest.approx(found.npix[0] * (1.5**2 + 0.5**2) / 2)
     assert list(found.nexp) == [2, 0] and found.chi2[1] == 0
     assert found.coverage[0] == pytest.approx(1.0, abs=0.03) and found.coverage[1] == 0
+    pair = areas(
+        [exposure(), exposure()], [[20, 20], [-100, 5]], [2.0, 2.0], ["g", "r"], ["g", "r"]
+    )
+    assert pair.band_npix[0, 0] == pair.band_npix[0, 1] > 0 and not pair.band_npix[1].any()
 
 
 def test_ellipse_of_a_sheared_exposure():

@@ -206,3 +206,15 @@ def test_flags_round_trip_and_stay_put():
     assert flags.bit("nonfinite") == 1 << 9
     assert flags.decode(1 << 40) == ["bit40"]
     assert all(name in flags.table() for name in names)
+
+
+@pytest.mark.parametrize("draws", [0, 50])
+def test_a_band_without_pixels_is_not_measured(rng, draws):
+    result = make_result(rng, draws)
+    result.source_band_npix[0] = [40, 0]
+    result.diagnostics["rhat"][result.index(0, "flux", "r")] = 9.0
+    blind, seen = rows_of_patch(result)[:2]
+    assert np.isnan([blind["flux_r"], blind["flux_r_err"]]).all()
+    assert np.isfinite([blind["flux_g"], blind["flux_g_err"], seen["flux_r"]]).all()
+    assert list(np.isnan(blind["flux_cov"]).ravel()) == [False, True, True, True]
+    assert blind["rhat_max"] < 1.1

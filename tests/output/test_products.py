@@ -116,7 +116,7 @@ def half(result, patch_id, keep):
         result, patch_id=patch_id, pixels=pixels, source_ids=[str(patch_id)],
         types=["sersic"], labels=[(0, *label[1:]) for label in labels], theta=result.theta[at],
         covariance=result.covariance[np.ix_(at, at)], fixed={}, at_bound=None, flags=None,
-        source_chi2=None, source_npix=None, source_nexp=None,
+        source_chi2=None, source_npix=None, source_nexp=None, source_band_npix=None,
     )  # fmt: skip
 
 
