@@ -161,16 +161,40 @@ def read_yaml(path) -> dict:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
         raise InputError(f"{path.name}{line}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise InputError(f"{path.name}: nested too deeply to be a configuration") from None
     if not isinstance(values, dict):
         raise InputError(f"{path.name}: expected a mapping of keys, found {describe(values)}")
-    return _unshared(values)
+    return _unshared(values, path.name)
 
 
-def _unshared(value):
-    """A copy in which YAML aliases are separate, so that --set changes one entry only."""
-    if isinstance(value, dict):
-        return {key: _unshared(item) for key, item in value.items()}
-    return [_unshared(item) for item in value] if isinstance(value, list) else value
+MAX_VALUES, MAX_DEPTH = 1_000_000, 50
+"""Limits of a configuration with its aliases written out."""
+
+
+def _unshared(value, where: str):
+    """A copy in which YAML aliases are separate, so that --set changes one entry only.
+
+    Raises
+    ------
+    InputError
+        For an alias that contains itself, or aliases of aliases that multiply beyond measure.
+    """
+    count = 0
+
+    def copied(item, depth):
+        nonlocal count
+        count += 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise InputError(
+                f"{where}: an alias (*name) contains itself, or the values are nested more than "
+                f"{MAX_DEPTH} deep or more than {MAX_VALUES} in number"
+            )
+        if isinstance(item, dict):
+            return {key: copied(inner, depth + 1) for key, inner in item.items()}
+        return [copied(inner, depth + 1) for inner in item] if isinstance(item, list) else item
+
+    return copied(value, 0)
 
 
 def apply_override(values: dict, assignment: str) -> list[str]:
@@ -185,8 +209,9 @@ def apply_override(values: dict, assignment: str) -> list[str]:
         raise InputError(f"--set {assignment}: expected key=value, with dots between nested keys")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise InputError(f"--set {assignment}: '{text}' is not a valid YAML value") from None
+    value = _unshared(value, f"--set {assignment}")
     done: list[str] = []
     _assign(values, key.split("."), value, [], done, assignment)
     return done

@@ -142,6 +142,10 @@ def test_files_that_are_not_a_configuration(tmp_path):
     with pytest.raises(InputError, match="configuration file is a folder"):
         load_config(tmp_path)
     assert "CONFIG.yml, line 2: not valid YAML" in message(tmp_path, "a: [1,\nb: }")
+    assert "contains itself" in message(tmp_path, "a: &a [*a]")
+    laughs = "\n".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}'] * 10)}]" for i in range(1, 10))
+    assert "1000000 in number" in message(tmp_path, f"k0: &k0 [x]\n{laughs}")
+    assert "nested too deeply" in message(tmp_path, "a: " + "[" * 5000 + "]" * 5000)
     assert "expected a mapping of keys" in message(tmp_path, "- 1\n")
     assert "expected a mapping of keys, found nothing" in message(tmp_path, "")
     (tmp_path / "binary.yml").write_bytes(b"\xff\xfe\x00\x81")

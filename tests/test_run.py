@@ -217,7 +217,7 @@ def test_dry_run_tells_and_writes_nothing(monkeypatch, tmp_path, capsys):
     assert "sources: 4 (2 sersic, 2 point)" in text
     assert "9: no usable pixel" in text
     # two Sersic sources of 2 + 2 + 4 parameters, one star of 2 + 2
-    assert "total: 2 patches, 20 parameters" in text
+    assert "total: 2 patches of 2 shapes, 20 parameters" in text
     assert "estimated time" in text
 
 

@@ -39,7 +39,7 @@ def select_pixels(
     return select
 
 
-def _affine(exposure: Exposure, ra: np.ndarray, dec: np.ndarray):
+def affine_maps(exposure: Exposure, ra: np.ndarray, dec: np.ndarray):
     """Local affine maps, and which sources the WCS can place at all.
 
     A source on the other side of a distortion polynomial's or a projection's reach has no finite
@@ -119,7 +119,7 @@ def pack_patch(
     kept, tiles, affine, psf = [], [], [], []
     ordered = sorted(exposures, key=lambda e: list(bands).index(e.band))
     for exposure in ordered:
-        crpix, cw, d, visible = _affine(exposure, ra, dec)
+        crpix, cw, d, visible = affine_maps(exposure, ra, dec)
         select = None
         if radii is not None:
             reach = np.where(visible, np.asarray(radii, float), 0.0)

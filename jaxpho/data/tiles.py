@@ -62,6 +62,18 @@ def cut_tiles(data: np.ndarray, ierr: np.ndarray, select: np.ndarray | None = No
     return TileSet(column * TILE, row * TILE, tile_data[column, row], tile_ierr[column, row])
 
 
+def count_tiles(ierr: np.ndarray, select: np.ndarray | None = None) -> int:
+    """How many tiles `cut_tiles` would keep of an image of these 1/sigma."""
+    return int((_any(ierr > 0) & (True if select is None else _any(select))).sum())
+
+
+def _any(image: np.ndarray) -> np.ndarray:
+    """Whether a pixel of each tile is set."""
+    ny, nx = image.shape
+    image = np.pad(image, ((0, -ny % TILE), (0, -nx % TILE)))
+    return image.reshape(image.shape[0] // TILE, TILE, -1, TILE).any((1, 3))
+
+
 def tiles_from_pixels(x: np.ndarray, y: np.ndarray, data: np.ndarray, ierr: np.ndarray) -> TileSet:
     """Tiles from flat lists of pixels, in any order, as other codes pack them.
 

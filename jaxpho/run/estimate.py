@@ -3,21 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxpho.config import Config
-from jaxpho.data.pack import select_pixels
-from jaxpho.data.wcs import local_affine
-from jaxpho.prepare import check_psfs
+from jaxpho.core.patch import bucket
+from jaxpho.core.pixel import TILE_PIXELS
+from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.data.exposure import PSFInput
+from jaxpho.data.pack import affine_maps, select_pixels
+from jaxpho.data.regions import Region
+from jaxpho.data.tiles import count_tiles
+from jaxpho.prepare import MAX_POSITIONS, NGAUSS, check_psfs
 from jaxpho.run.field import Field, count_parameters, load_field, n_radii
 
-EVALUATION_SECONDS = 2e-9
-"""Time of one pixel x Gaussian evaluation with gradient, one CPU core (METHODS of the kernel)."""
+# Measured on the demo and the survey images of docs/real_data.md, one CPU core.
+EVALUATION_SECONDS = 4e-9
+"""Time of one pixel x Gaussian evaluation with its gradient."""
 MAP_EVALUATIONS = 60
 GRADIENTS_PER_DRAW = 7
-COMPILE_SECONDS = 20.0
-PSF_SECONDS = 3.0
+ROUNDS = 2.0
+"""Rounds of draws that a typical patch takes to reach its targets."""
+MAP_COMPILE_SECONDS, SAMPLE_COMPILE_SECONDS = 8.0, 12.0
+"""For every new shape of patch."""
+PATCH_SECONDS = 1.0
+"""Packing, bookkeeping and files of a patch."""
+PSF_SECONDS_PER_GAUSSIAN = 2.0
+
+
+class PatchCost(NamedTuple):
+    """What a patch takes: padded shape (patches of one shape share programs), sizes, seconds."""
+
+    shape: tuple
+    pixels: int
+    parameters: int
+    seconds: float
 
 
 def dry_run(config: Config) -> str:
@@ -48,43 +69,92 @@ def dry_run(config: Config) -> str:
     text = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
     lines.append(f"sources: {len(found.peaks)} ({text})")
     lines += [f"  {found.peaks[i].id}: no usable pixel, not fitted" for i in found.lost]
-    seconds, total = _patch_lines(config, found, lines)
-    fitted = [found.peaks[i] for region in found.regions for i in region.active]
-    parameters = sum(count_parameters(peak, config.bands) for peak in fitted)
-    lines.append(f"total: {len(found.regions)} patches, {parameters} parameters, {total} pixels")
-    lines.append(f"estimated time: {_duration(seconds)} (on one core, within a factor of 3)")
-    return "\n".join(lines)
-
-
-def _patch_lines(config: Config, found: Field, lines: list[str]) -> tuple[float, int]:
-    sample, total = config.sample, 0
-    jobs = {str(getattr(e.psf, "path", e.name)) for e in found.exposures}
-    seconds = COMPILE_SECONDS + PSF_SECONDS * len(jobs)
-    for region in found.regions:
-        peaks = [found.peaks[i] for i in region.active]
-        ra, dec = np.array([p.ra for p in peaks]), np.array([p.dec for p in peaks])
-        pixels = 0
-        for exposure in found.exposures:
-            use = exposure.ierr > 0
-            if config.patches.pixels != "all":
-                crpix, _, d = local_affine(exposure.wcs, ra, dec)
-                use = use & select_pixels(exposure, crpix, d, found.radius[region.active])
-            pixels += int(use.sum())
-        count = sum(count_parameters(peak, config.bands) for peak in peaks)
+    costs = [patch_cost(config, found, region) for region in found.regions]
+    for region, cost in zip(found.regions, costs, strict=True):
         lines.append(
             f"  patch {region.patch_id}: {len(region.active)} sources"
             + (f" + {len(region.fixed)} neighbours" if region.fixed else "")
-            + f", {count} parameters, {pixels} pixels"
+            + f", {cost.parameters} parameters, {cost.pixels} pixels"
         )
-        calls = MAP_EVALUATIONS
-        if sample.method == "nuts":
-            calls += GRADIENTS_PER_DRAW * sample.num_chains * (
-                sample.num_warmup + sample.num_samples
-            )  # fmt: skip
-        gaussians = 4 * n_radii(found.mixture) * (len(region.active) + len(region.fixed))
-        seconds += calls * pixels * gaussians * EVALUATION_SECONDS
-        total += pixels
-    return seconds, total
+    shapes = len({cost.shape for cost in costs})
+    lines.append(
+        f"total: {len(found.regions)} patches of {shapes} shapes, "
+        f"{sum(cost.parameters for cost in costs)} parameters, "
+        f"{sum(cost.pixels for cost in costs)} pixels"
+    )
+    nuts = config.sample.method == "nuts"
+    compiling = shapes * (MAP_COMPILE_SECONDS + nuts * SAMPLE_COMPILE_SECONDS)
+    fitting = sum(
+        cost.seconds * (config.patches.sweeps if region.fixed else 1)
+        for region, cost in zip(found.regions, costs, strict=True)
+    )
+    mixtures = psf_seconds(found)
+    lines.append(
+        f"estimated time: {_duration(mixtures + compiling + fitting)} on one core, within a factor "
+        f"of 2 or 3 (PSF mixtures {_duration(mixtures)}, compiling {_duration(compiling)}, fitting "
+        f"{_duration(fitting)})"
+    )
+    return "\n".join(lines)
+
+
+def psf_seconds(found: Field) -> float:
+    """Time to fit the PSF mixtures that are not in a store; images used twice are fitted once."""
+    jobs = {}
+    for exposure in found.exposures:
+        psf = exposure.psf
+        if isinstance(psf, PSFInput) and psf.kind != "store":
+            count = 1
+            if psf.kind == "psfex":
+                count = min(len(found.peaks), MAX_POSITIONS)
+            jobs[psf.path, str(psf.rows)] = count * (psf.options.ngauss or NGAUSS)
+    return PSF_SECONDS_PER_GAUSSIAN * sum(jobs.values())
+
+
+def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
+    """What fitting one patch takes, compilation apart."""
+    members = [*region.active, *region.fixed]
+    peaks = [found.peaks[i] for i in members]
+    ra, dec = np.array([p.ra for p in peaks]), np.array([p.dec for p in peaks])
+    reach = np.array([found.radius[i] for i in region.active] + [0.0] * len(region.fixed))
+    tiles = pixels = used = 0
+    for exposure in found.exposures:
+        use = exposure.ierr > 0
+        select = None
+        if config.patches.pixels != "all":
+            crpix, _, d, visible = affine_maps(exposure, ra, dec)
+            select = select_pixels(exposure, crpix, d, np.where(visible, reach, 0.0))
+            use = use & select
+        found_tiles = count_tiles(exposure.ierr, select)
+        tiles += found_tiles
+        used += found_tiles > 0
+        pixels += int(use.sum())
+    active = [found.peaks[i] for i in region.active]
+    parameters = sum(count_parameters(peak, config.bands) for peak in active)
+    radii, psf = n_radii(found.mixture), _psf_gaussians(found)
+    gaussians = psf * sum(
+        radii if component.profile == "sersic" else 1
+        for peak in peaks
+        for component in SOURCE_TYPES[peak.type].components
+    )
+    sample, calls = config.sample, MAP_EVALUATIONS
+    if sample.method == "nuts":
+        draws = sample.num_warmup + min(ROUNDS, sample.max_rounds) * sample.num_samples
+        calls += GRADIENTS_PER_DRAW * sample.num_chains * draws
+    seconds = PATCH_SECONDS + calls * tiles * TILE_PIXELS * gaussians * EVALUATION_SECONDS
+    kinds = tuple(sorted(Counter(peak.type for peak in peaks).items()))
+    blocks = max(256, 1 << (tiles // 4).bit_length())
+    shape = (bucket(used), bucket(len(peaks)), blocks, -(-parameters // 8), kinds)
+    return PatchCost(shape, pixels, parameters, seconds)
+
+
+def _psf_gaussians(found: Field) -> int:
+    """Gaussians of the largest PSF mixture of the exposures."""
+    counts = []
+    for exposure in found.exposures:
+        options = getattr(exposure.psf, "options", None)
+        own = getattr(exposure.psf, "ngauss", None)
+        counts.append(own or getattr(options, "ngauss", None) or NGAUSS)
+    return max(counts)
 
 
 def _duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 
-from jaxpho.data.tiles import cut_tiles, tiles_from_pixels
+from jaxpho.data.tiles import count_tiles, cut_tiles, tiles_from_pixels
 
 
 def numbered(shape):
@@ -41,6 +41,7 @@ def test_masked_and_unwanted_tiles_are_dropped():
     assert [8, 8] not in np.stack([kept.x0, kept.y0], -1).tolist()
     select[7, 7] = select[10, 10] = select[23, 16] = True
     kept = cut_tiles(numbered(shape), ierr, select)
+    assert count_tiles(ierr, select) == len(kept.x0) < count_tiles(ierr)
     assert sorted(zip(kept.x0.tolist(), kept.y0.tolist(), strict=True)) == [(0, 0), (16, 16)]
     none = cut_tiles(numbered(shape), np.zeros(shape))
     assert none.data.shape == (0, 64)
