@@ -17,8 +17,8 @@ log = logging.getLogger("psfmix.fit")
 # Smallest sigma (native px): narrower components would make the renderer's pixel term inaccurate.
 FLOOR = 0.4
 _MAX_STEPS = 150
-# Blocks of the coarse target: the FWHM stays this many blocks wide.
-_COARSE = 3.5
+# Blocks of the target and of its coarse twin: the FWHM stays this many blocks wide.
+_FINE, _COARSE = 5.5, 3.5
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def fit_mixture(
         "center": center,
         "weight": weight,
     }
-    target = build_target(image, **layout)
+    target, coarse = build_targets(image, **layout)
     if ngauss < 1 or 6 * ngauss > len(target.x):
         raise InputError(f"{ngauss} Gaussians for a PSF image with {len(target.x)} usable samples")
     options = Options(floor=floor, signed=signed)
@@ -202,14 +202,24 @@ def fit_mixture(
         best = minimise(to_free(raw, floor, signed), target, options, max_steps)
         best = polish(best, target, options)
     else:
-        smallest = target.fwhm * target.oversample / _COARSE
-        coarse = target if smallest < 2 else build_target(image, **layout, smallest=smallest)
         best = search(target, coarse, ngauss, options, max_steps)
     raw = best.raw
     raw[:, AMP] *= target.total / raw[:, AMP].sum()
     if start is None:
         raw = raw[np.argsort(raw[:, CXX] + raw[:, CYY], kind="stable")]
     return _report(from_array(raw), target, best, includes_pixel, normalize, signed)
+
+
+def build_targets(image, **layout):
+    """`psfmix.target.build_target` twice: for the fit, and coarser for its first stages."""
+    target = build_target(image, **layout)
+    pixels = target.fwhm * target.oversample
+    coarse = target
+    if pixels >= 2 * _COARSE:
+        coarse = build_target(image, **layout, smallest=pixels / _COARSE)
+    if pixels >= 2 * _FINE:
+        target = build_target(image, **layout, smallest=pixels / _FINE)
+    return target, coarse
 
 
 def _report(parameters, target, best, includes_pixel, normalize, signed):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from psfmix.model import AMP, chain, columns, to_raw
+from psfmix.model import AMP, chain, columns, pieces_of, to_raw
 
 _UP, _DOWN = 4.0, 0.3
 _DAMPING_MAX = 1e8
@@ -52,15 +52,16 @@ def minimise(free, target, options, max_steps, weight=None):
     """
     weight = target.weight if weight is None else weight
     free = _clipped(free, target)
-    state, normal, scales, gradient = _evaluate(free, target, options, weight)
+    state, work = _evaluate(free, target, options, weight)
     damping, stalled, step = 1e-2, 0, 0
     for step in range(1, max_steps + 1):
+        normal, scales, gradient = _derivatives(state, work, target, options, weight)
         accepted = False
         while damping < _DAMPING_MAX:
             damped = normal + np.diag(damping * np.maximum(scales, 1e-9 * scales.max()))
             delta = np.linalg.solve(damped, -gradient).reshape(free.shape)
             trial = _clipped(state.free + np.clip(delta, -2, 2), target)
-            new, new_normal, new_scales, new_gradient = _evaluate(trial, target, options, weight)
+            new, new_work = _evaluate(trial, target, options, weight)
             if new.cost < state.cost:
                 accepted = True
                 break
@@ -68,7 +69,7 @@ def minimise(free, target, options, max_steps, weight=None):
         if not accepted:
             return state._replace(steps=step)
         gain = 1 - new.cost / state.cost if state.cost > 0 else 0.0
-        state, normal, scales, gradient = new, new_normal, new_scales, new_gradient
+        state, work = new, new_work
         damping = max(damping * _DOWN, 1e-9)
         stalled = stalled + 1 if gain < _STALL_FRACTION else 0
         if stalled >= _STALL:
@@ -88,40 +89,47 @@ def _clipped(free, target):
 
 
 def _evaluate(free, target, options, weight):
-    """State, J^T J, its diagonal for the damping, and J^T r, for the free parameters."""
-    n = len(free)
+    """State, and what `_derivatives` needs to go on from it."""
     raw = to_raw(free, options.floor, options.signed)
-    jacobian = columns(raw, target)
-    model = raw[:, AMP] @ jacobian[AMP]
+    pieces = pieces_of(raw, target)
+    model = raw[:, AMP] @ pieces.value
     difference = model - target.value
-    jacobian = jacobian.reshape(6 * n, -1)
-    flux = options.ee_weight / target.total
-    ee_rows = flux * (jacobian @ target.energy.T)
-    ee_residual = flux * (target.energy @ difference)
-    scaled = jacobian * (weight / target.peak)
     residual = difference * weight / target.peak
-    normal = scaled @ scaled.T + ee_rows @ ee_rows.T
-    gradient = scaled @ residual + ee_rows @ ee_residual
-    amps = slice(AMP * n, (AMP + 1) * n)
-    total_scale = options.total_weight / target.total
-    total_residual = total_scale * (raw[:, AMP].sum() - target.total)
+    flux = options.ee_weight / target.total
+    ee_residual = flux * target.energies(difference)
+    total_residual = options.total_weight / target.total * (raw[:, AMP].sum() - target.total)
     ridge = options.ridge / target.total
-    normal[amps, amps] += ridge**2 * np.eye(n)
-    gradient[amps] += total_scale * total_residual + ridge**2 * raw[:, AMP]
     cost = (
         residual @ residual
         + ee_residual @ ee_residual
         + total_residual**2
         + ridge**2 * np.sum(raw[:, AMP] ** 2)
     )
-    # Raw columns are ordered (parameter, component); the chain rule mixes parameters only.
-    link = chain(free, options.signed)
-    normal = normal.reshape(6, n, 6, n)
-    normal = np.einsum("kai,akbl,lbj->kilj", link, normal, link, optimize=True)
-    normal = normal.reshape(6 * n, 6 * n)
-    gradient = np.einsum("kai,ak->ki", link, gradient.reshape(6, n))
+    return State(free, raw, model, float(cost), 0), (pieces, residual, ee_residual, total_residual)
+
+
+def _derivatives(state, work, target, options, weight):
+    """J^T J, its diagonal for the damping, and J^T r, for the free parameters."""
+    pieces, residual, ee_residual, total_residual = work
+    raw, n = state.raw, len(state.raw)
+    jacobian = columns(raw, target, pieces).reshape(6 * n, -1)
+    ee_rows = options.ee_weight / target.total * target.energies(jacobian)
+    jacobian *= weight / target.peak
+    normal = jacobian @ jacobian.T + ee_rows @ ee_rows.T
+    gradient = jacobian @ residual + ee_rows @ ee_residual
+    amps = slice(AMP * n, (AMP + 1) * n)
+    total_scale = options.total_weight / target.total
+    ridge = options.ridge / target.total
+    normal[amps, amps] += ridge**2 * np.eye(n)
+    gradient[amps] += total_scale * total_residual + ridge**2 * raw[:, AMP]
+    # Raw rows are ordered (parameter, component), free ones (component, parameter).
+    single = chain(state.free, options.signed)
+    link = np.zeros((6, n, n, 6))
+    link[:, np.arange(n), np.arange(n)] = single.transpose(1, 0, 2)
+    link = link.reshape(6 * n, 6 * n)
+    normal, gradient = link.T @ normal @ link, link.T @ gradient
     # The stiff total stays out of the damping scales, or amplitudes could hardly trade flux.
     scales = np.diag(normal).copy()
-    total_row = total_scale * link[:, AMP, :].ravel()
+    total_row = total_scale * single[:, AMP].ravel()
     normal += np.outer(total_row, total_row)
-    return State(free, raw, model, float(cost), 0), normal, scales, gradient.ravel()
+    return normal, scales, gradient

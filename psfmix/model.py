@@ -5,6 +5,8 @@ its density amp sqrt(det F) / (2 pi) exp(-d F d / 2) with F the inverse covarian
 float64 whatever the caller's JAX precision, hence numpy.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 # Columns of a component in the raw parametrisation.
@@ -62,17 +64,37 @@ def _hermite4(v, f):
     return v2 * (v2 - 6 * f) + 3 * f * f
 
 
+class Pieces(NamedTuple):
+    """Unit-amplitude densities on a target's rows [ngauss, nrow] and what their derivatives need.
+
+    vx, vy are the inverse covariance times the offsets; fxx, fyy, fxy are that inverse for each
+    group of rows [ngroup, ngauss].
+    """
+
+    value: np.ndarray
+    vx: np.ndarray
+    vy: np.ndarray
+    inverse: list
+
+
+def pieces_of(raw, target):
+    """`Pieces` of components (ngauss, 6) on a target's rows."""
+    value, vx, vy = (np.empty((len(raw), len(target.x))) for _ in range(3))
+    inverse = []
+    for rows, variance in target.groups:
+        value[:, rows], vx[:, rows], vy[:, rows], *rest = _density(
+            raw, target.x[rows], target.y[rows], variance, target.pixel_variance
+        )
+        inverse.append(rest)
+    return Pieces(value, vx, vy, inverse)
+
+
 def densities(raw, target):
     """Unit-amplitude densities of the components on a target's rows, array (ngauss, nrow)."""
-    out = np.empty((len(raw), len(target.x)))
-    for rows, variance in target.groups:
-        out[:, rows] = _density(
-            raw, target.x[rows], target.y[rows], variance, target.pixel_variance
-        )[0]
-    return out
+    return pieces_of(raw, target).value
 
 
-def columns(raw, target):
+def columns(raw, target, pieces=None):
     """Derivatives of the mixture on a target's rows with respect to the raw parameters.
 
     The fourth cumulant multiplies the density but is not differentiated: it is a small correction.
@@ -82,20 +104,20 @@ def columns(raw, target):
     array (6, ngauss, nrow)
         ``raw[:, AMP] @ out[AMP]`` is the mixture itself.
     """
-    out = np.empty((6, len(raw), len(target.x)))
-    amp = raw[:, AMP, None]
-    for rows, variance in target.groups:
-        value, vx, vy, fxx, fyy, fxy = _density(
-            raw, target.x[rows], target.y[rows], variance, target.pixel_variance
-        )
-        out[AMP, :, rows] = value
-        value = value * amp
-        gx = value * vx
-        out[X, :, rows] = gx
-        out[Y, :, rows] = value * vy
-        out[CXX, :, rows] = 0.5 * (gx * vx - value * fxx[:, None])
-        out[CYY, :, rows] = 0.5 * value * (vy * vy - fyy[:, None])
-        out[CXY, :, rows] = gx * vy - value * fxy[:, None]
+    value, vx, vy, inverse = pieces_of(raw, target) if pieces is None else pieces
+    out = np.empty((6, *value.shape))
+    out[AMP] = value
+    scaled = value * raw[:, AMP, None]
+    np.multiply(scaled, vx, out=out[X])
+    np.multiply(scaled, vy, out=out[Y])
+    np.multiply(out[X], vx, out=out[CXX])
+    np.multiply(out[Y], vy, out=out[CYY])
+    np.multiply(out[X], vy, out=out[CXY])
+    for (rows, _), (fxx, fyy, fxy) in zip(target.groups, inverse, strict=True):
+        out[CXX, :, rows] -= scaled[:, rows] * fxx[:, None]
+        out[CYY, :, rows] -= scaled[:, rows] * fyy[:, None]
+        out[CXY, :, rows] -= scaled[:, rows] * fxy[:, None]
+    out[CXX:CXY] *= 0.5
     return out
 
 

@@ -17,8 +17,8 @@ _POLISH_ROUNDS, _POLISH_STEPS, _POLISH_POWER, _POLISH_COST = 30, 10, 0.3, 2.0
 _POLISH_EE = 0.85
 # An encircled-energy error weighs as much as a residual this many times larger.
 _EE_SCALE = 1.0
-# One start is enough when it is already this good.
-_EXCELLENT = 1e-3
+# Two starts are enough when one is already this good; below the second nothing is worth a step.
+_EXCELLENT, _NEGLIGIBLE = 2e-3, 1.5e-4
 
 
 def search(target, coarse, ngauss, options, max_steps):
@@ -42,35 +42,87 @@ def search(target, coarse, ngauss, options, max_steps):
     psfmix.lm.State
         ``steps`` counts every iteration spent.
     """
-    fits, steps = _candidates(coarse, ngauss, options)
+    previous, steps = None, 0
+    for n in range(min(ngauss, _LADDER_FROM), ngauss):
+        fits, used = _candidates(coarse, n, previous, options, 1, 0)
+        previous, steps = fits[0], steps + used
+    best, _ = _rung(target, coarse, ngauss, previous, options, max_steps)
+    return best._replace(steps=best.steps + steps)
+
+
+def climb(target, coarse, sizes, options, max_steps):
+    """Mixtures of more and more components, each started from the one before as well.
+
+    Parameters
+    ----------
+    sizes : ascending ints
+        Numbers of components; the others are those of `search`.
+
+    Yields
+    ------
+    psfmix.lm.State
+        One per size, as soon as it is found.
+    """
+    previous, last = None, None
+    for n in sizes:
+        while previous is not None and len(previous.raw) < n - 1:
+            size = len(previous.raw) + 1
+            previous = _candidates(coarse, size, previous, options, 1, 0)[0][0]
+        best, previous = _rung(target, coarse, n, previous, options, max_steps)
+        if last is not None and worst_error(best, target) > worst_error(last, target):
+            # More components are never worse: one split in two says the same as before.
+            split = minimise(_split(last.free, n, options.signed), target, options, 0)
+            split = polish(split, target, options)
+            best = split._replace(steps=best.steps + split.steps)
+        last = best
+        yield best
+
+
+def _rung(target, coarse, ngauss, previous, options, max_steps):
+    """Best mixture of one size, and the best on the coarse target before its polish."""
+    stars = _STAR_STARTS if ngauss >= _STAR_FROM else 0
+    fits, steps = _candidates(coarse, ngauss, previous, options, _ROUND_STARTS, stars)
     # Successive halving: the cost after a few steps is a poor guide, so many go on.
     fits, used = _again(fits[:_SECOND], coarse, options, 2 * _TRIAL_STEPS)
     steps += used
     fits.sort(key=lambda fit: _score(fit, coarse))
-    kept = 1 if worst_error(fits[0], coarse) < _EXCELLENT else _THIRD
+    seed = fits[0]
+    kept = 2 if worst_error(seed, coarse) < _EXCELLENT else _THIRD
     fits, used = _again(fits[:kept], target, options, max_steps)
     steps += used
     fits.sort(key=lambda fit: _score(fit, target))
-    finished = [polish(fit, target, options) for fit in fits[:_POLISHED]]
+    kept = 1 if worst_error(fits[0], target) < _EXCELLENT else _POLISHED
+    finished = [polish(fit, target, options) for fit in fits[:kept]]
     steps += sum(fit.steps for fit in finished)
-    return min(finished, key=lambda fit: _score(fit, target))._replace(steps=steps)
+    best = min(finished, key=lambda fit: _score(fit, target))
+    return best._replace(steps=steps), seed
 
 
-def _candidates(target, ngauss, options):
-    """Every start after a few steps, in order of cost, and the steps spent."""
-    previous, steps = None, 0
-    for n in range(min(ngauss, _LADDER_FROM), ngauss + 1):
-        starts = radial_starts(target, n, options, _ROUND_STARTS if n == ngauss else 1)
-        if previous is not None:
-            starts.append(_added(target, previous, options))
-        if n == ngauss >= _STAR_FROM:
-            starts += star_starts(target, n, options, _STAR_STARTS)
-        free = [to_free(raw, options.floor, options.signed) for raw in starts]
-        fits = [minimise(one, target, options, _TRIAL_STEPS) for one in free]
-        fits.sort(key=lambda fit: fit.cost)
-        previous = fits[0]
-        steps += sum(fit.steps for fit in fits)
-    return fits, steps
+def _candidates(target, ngauss, previous, options, rounds, stars):
+    """Starts after a few steps, in order of cost, and the steps spent."""
+    starts = radial_starts(target, ngauss, options, rounds)
+    if previous is not None:
+        starts.append(_added(target, previous, options))
+    fits = [_trial(raw, target, options) for raw in starts]
+    done = min(worst_error(fit, target) for fit in fits) < _EXCELLENT
+    if stars and not done:
+        starts = star_starts(target, ngauss, options, stars)
+        fits += [_trial(raw, target, options) for raw in starts]
+    fits.sort(key=lambda fit: fit.cost)
+    return fits[:2] if done else fits, sum(fit.steps for fit in fits)
+
+
+def _trial(raw, target, options):
+    return minimise(to_free(raw, options.floor, options.signed), target, options, _TRIAL_STEPS)
+
+
+def _split(free, ngauss, signed):
+    """The same mixture with its brightest component in so many parts that there are `ngauss`."""
+    k = int(np.argmax(free[:, 0]))
+    parts = ngauss - len(free) + 1
+    shared = free[k].copy()
+    shared[0] = shared[0] / parts if signed else shared[0] - np.log(parts)
+    return np.concatenate([np.delete(free, k, axis=0), np.tile(shared, (parts, 1))])
 
 
 def _score(fit, target):
@@ -99,7 +151,7 @@ def polish(state, target, options):
     state = minimise(state.free, target, options, 0)
     best, least, steps = state, worst_error(state, target), 0
     current, weight = state, target.weight
-    for _ in range(_POLISH_ROUNDS):
+    for _ in range(_POLISH_ROUNDS if least > _NEGLIGIBLE else 0):
         size = np.abs(current.model - target.value) * target.weight
         weight = weight * (0.1 + size / size.max()) ** _POLISH_POWER
         # Keep the pixels' share of the cost, or the encircled energy would take over.
@@ -112,6 +164,8 @@ def polish(state, target, options):
         error = worst_error(current, target)
         if error < least:
             best, least = plain, error
+            if least < _NEGLIGIBLE:
+                break
     return best._replace(steps=steps)
 
 
@@ -119,8 +173,8 @@ def worst_error(state, target):
     """Largest residual relative to the peak and encircled-energy error at 1-5 px, combined."""
     difference = state.model - target.value
     peak = np.max(np.abs(difference)) / target.peak
-    energy = target.ee[target.ee_reported] @ difference / target.total
-    return float(np.hypot(peak, _EE_SCALE * np.max(np.abs(energy), initial=0.0)))
+    energy = target.energies(difference)[: len(target.ee_radii)][target.ee_reported]
+    return float(np.hypot(peak, _EE_SCALE * np.max(np.abs(energy), initial=0.0) / target.total))
 
 
 def _added(target, current, options):

@@ -78,10 +78,11 @@ class _Profile:
         self.value = np.bincount(labels, weight2 * target.value[order]) / total / target.peak
         self.weight = np.sqrt(total)
         self.peak = target.peak
-        self.variance = target.groups[0][1]
+        middle = np.argmin(radius2)
+        self.variance = next(v for rows, v in target.groups if rows.start <= middle < rows.stop)
         self.flux = options.ee_weight / target.total
         self.ee2 = target.ee_radii**2
-        self.ee_value = target.ee @ target.value
+        self.ee_value = target.energies(target.value)[: len(target.ee_radii)]
         self.ridge = options.ridge / target.total
         self.signed = options.signed
         self.center = target.ee_center
@@ -165,11 +166,12 @@ def with_amplitudes(raw, target, options):
     basis = densities(raw, target)
     pixels = basis * (target.weight / target.peak)
     flux = options.ee_weight / target.total
-    inside = flux * (basis @ target.ee.T)
+    circles = slice(len(target.ee_radii))
+    inside = flux * target.energies(basis)[:, circles]
     ridge = options.ridge / target.total
     normal = pixels @ pixels.T + inside @ inside.T + ridge**2 * np.eye(len(raw))
     vector = pixels @ (target.value * target.weight / target.peak)
-    vector += inside @ (flux * (target.ee @ target.value))
+    vector += inside @ (flux * target.energies(target.value)[circles])
     if options.signed:
         raw[:, AMP] = np.linalg.solve(normal, vector)
     else:

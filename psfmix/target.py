@@ -1,8 +1,10 @@
 """The image a mixture is fitted to, as rows of decreasing resolution plus encircled energy."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 
 from jaxpho.errors import InputError
 
@@ -42,9 +44,9 @@ class Target:
         Rows that share one block size.
     x, y, value, weight : arrays (nrow,)
         Block centres relative to `center`, mean surface brightness, weight.
-    energy : array (nradii + nsector, nrow)
-        ``energy @ brightness`` is the flux inside each radius, then (at a lower weight) in each
-        sector of each annulus between successive radii.
+    cells : sparse array (nradii + nsector, nrow)
+        ``cells @ brightness`` is the flux between successive radii, then (at a lower weight) in
+        each sector of each annulus. Most of it is zero: see `energies`.
     ee_radii : array (nradii,)
     ee_center : (x, y)
         Where the circles are centred: the centroid of the core, relative to `center`.
@@ -62,21 +64,38 @@ class Target:
     y: np.ndarray
     value: np.ndarray
     weight: np.ndarray
-    energy: np.ndarray
+    cells: sparse.csr_array
     ee_radii: np.ndarray
     ee_center: tuple[float, float]
     peak: float
     halfsize: float
     fwhm: float
 
-    @property
-    def ee(self):
-        """The rows of `energy` that are circles."""
-        return self.energy[: len(self.ee_radii)]
+    def energies(self, brightness):
+        """Flux inside each circle, then (at a lower weight) in each sector of each annulus.
 
-    @property
+        Parameters
+        ----------
+        brightness : array (..., nrow)
+            Values of one or more images (or derivatives) on the target's rows.
+
+        Returns
+        -------
+        array (..., nradii + nsector)
+        """
+        out = (self.cells @ np.reshape(brightness, (-1, len(self.x))).T).T
+        circles = len(self.ee_radii)
+        out[:, :circles] = np.cumsum(out[:, :circles], axis=1)
+        return out.reshape(*np.shape(brightness)[:-1], -1)
+
+    @cached_property
+    def ee(self):
+        """Array (nradii, nrow): ``ee @ brightness`` is the flux inside each circle."""
+        return np.cumsum(self.cells[: len(self.ee_radii)].toarray(), axis=0)
+
+    @cached_property
     def ee_reported(self):
-        """Mask of the encircled-energy rows at 1, 2, 3, 4 and 5 native pixels."""
+        """Mask of the circles at 1, 2, 3, 4 and 5 native pixels."""
         return np.isin(self.ee_radii, _EE_REPORT)
 
     def grid(self):
@@ -144,7 +163,11 @@ def build_target(
     halfsize = min(nx, ny) / (2 * oversample)
     radii = _ee_radii(halfsize)
     distance = np.hypot(gx - ee_center[0], gy - ee_center[1]).ravel()[flat]
-    ee = np.array([np.bincount(chosen[distance <= r], minlength=len(sizes)) for r in radii])
+    # Pixels, not blocks, are counted between the circles.
+    rings = sparse.coo_array(
+        (np.full(len(chosen), oversample**-2.0), (np.searchsorted(radii, distance), chosen)),
+        shape=(len(radii), len(sizes)),
+    )
     x, y = mean(gx), mean(gy)
     sectors = _sectors(x - ee_center[0], y - ee_center[1], count / oversample**2, radii)
     return Target(
@@ -158,7 +181,7 @@ def build_target(
         y=y,
         value=mean(density),
         weight=np.sqrt(mean(weight / np.max(weight)) * count),
-        energy=np.concatenate([ee / oversample**2, _SECTOR_WEIGHT * sectors]),
+        cells=sparse.vstack([rings, _SECTOR_WEIGHT * sectors], format="csr"),
         ee_radii=radii,
         ee_center=ee_center,
         peak=peak,
@@ -280,9 +303,11 @@ def _ee_radii(halfsize):
 
 
 def _sectors(x, y, area, radii):
-    """Rows that add up the blocks (centres x, y) in every sector of every annulus."""
+    """Sparse rows that add up the blocks (centres x, y) in every sector of every annulus."""
     inner = [r for r in radii if r >= _SECTORS_FROM]
     ring = np.searchsorted(inner, np.hypot(x, y)) - 1
     turn = np.arctan2(y, x) / (2 * np.pi) % 1
-    label = np.where(ring >= 0, ring * _SECTORS + (turn * _SECTORS).astype(int), -1)
-    return np.where(label == np.unique(label[label >= 0])[:, None], area, 0.0)
+    columns = np.flatnonzero(ring >= 0)
+    label = ring[columns] * _SECTORS + (turn[columns] * _SECTORS).astype(int)
+    kept, label = np.unique(label, return_inverse=True)
+    return sparse.coo_array((area[columns], (label, columns)), shape=(len(kept), len(x)))

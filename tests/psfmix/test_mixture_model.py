@@ -6,7 +6,7 @@ from scipy.special import erf
 
 from jaxpho.errors import InputError
 from psfmix.fit import from_array, render_parameters
-from psfmix.lm import Options, _evaluate
+from psfmix.lm import Options, _derivatives, _evaluate
 from psfmix.model import brightness, columns, to_free, to_raw
 from psfmix.target import build_target
 
@@ -47,7 +47,8 @@ def test_gradient_and_normal_matrix_by_differences(signed):
     options = Options(signed=signed)
     free = to_free(raw, options.floor, signed)
     assert np.allclose(to_raw(free, options.floor, signed), raw, rtol=1e-12)
-    *_, gradient = _evaluate(free, target, options, target.weight)
+    state, work = _evaluate(free, target, options, target.weight)
+    *_, gradient = _derivatives(state, work, target, options, target.weight)
     numeric = np.empty(free.size)
     for k in range(free.size):
         step = np.zeros(free.size)
