@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from jaxpho.errors import InputError
+from jaxpho.run.folder import claim
 from jaxpho.run.version import version
 
 log = logging.getLogger("jaxpho.cli")
@@ -26,7 +27,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 _EPILOG = """\
 exit status: 0 all sources measured; 1 some sources failed (flagged in the catalogue);
-2 wrong input (one sentence says what); 70 internal error; 130 interrupted (work is kept)
+2 wrong input (one sentence says what); 70 internal error; 130 interrupted (finished patches
+are kept)
 
 examples:
   jaxpho-fit --init config.yml        write a commented configuration
@@ -58,7 +60,8 @@ def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key, dots between nested keys (images.0.psf.ngauss=6, * for all entries)",
+        help="override a key, dots between nested keys (images.0.psf.ngauss=6; "
+        "'images.*.psf.ngauss=6', quoted, for all entries)",
     )
     parser.add_argument(
         "--init",
@@ -70,9 +73,15 @@ def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done, write nothing"
     )
-    parser.add_argument("--output", metavar="DIR", help="run directory, instead of the config's")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace the results of an earlier run"
+        "--output",
+        metavar="DIR",
+        help="run directory, instead of the config's; relative to the working directory",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the results of an earlier run (its PSF mixtures are used again)",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
@@ -85,13 +94,20 @@ def fit_main(argv=None, prog: str = "jaxpho-fit") -> int:
     args = fit_parser(prog).parse_args(argv)
     stop_on_sigterm()
     try:
-        return _fit(args)
+        code = _fit(args)
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return WRONG_INPUT
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted; finished patches are kept", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        text = str(stop) or "nothing was fitted yet, the same command starts again"
+        print(f"{prog}: interrupted; {text}", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # "jaxpho-fit --init | head": the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         # a defect of ours: one line for the user, the traceback is in the run's log
         log.debug("unexpected error", exc_info=True)
@@ -101,9 +117,14 @@ def fit_main(argv=None, prog: str = "jaxpho-fit") -> int:
 
 
 def stop_on_sigterm() -> None:
-    """Let a batch system's SIGTERM end a run like Ctrl-C, so that finished work is written."""
+    """Let SIGTERM (a batch system) and SIGHUP (a closed terminal) end a run like Ctrl-C.
+
+    So finished work is written. SIGHUP stays ignored under nohup.
+    """
     with contextlib.suppress(ValueError):  # not the main thread: someone else's process
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _fit(args) -> int:
@@ -128,6 +149,10 @@ def _fit(args) -> int:
 
             terminal.setLevel(logging.WARNING)
             print(dry_run(config))
+            try:
+                claim(folder, args.overwrite, Path(args.config))
+            except InputError as error:
+                print(f"the run itself would stop: {error}")
             return 0
         from jaxpho.run.patches import run
 
@@ -155,31 +180,6 @@ def _init(target: str) -> int:
     return 0
 
 
-def claim(folder: Path, overwrite: bool, config: Path | None = None) -> None:
-    """Make sure that a run directory may be written; nothing is deleted here.
-
-    Raises
-    ------
-    InputError
-        When it is a file, holds the configuration itself (which the run would replace), or holds
-        an earlier run's results without `overwrite`.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output: {folder} is a file, expected a folder")
-    if config is not None and config.resolve() == (folder / "config.yml").resolve():
-        raise InputError(
-            f"output: {folder} holds {config} itself, which the run would replace; give another "
-            "folder"
-        )
-    if not (folder / "catalog.fits").exists() and not (folder / "patches").exists():
-        return
-    if not overwrite:
-        raise InputError(
-            f"output: {folder} holds the results of an earlier run; give --overwrite, or another "
-            "folder with --output"
-        )
-
-
 def configure_backend(precision: str, threads: int) -> None:
     """Floating point and threads of JAX for this process, before its first computation."""
     if threads > 0:
@@ -198,7 +198,9 @@ class _TerminalHandler(logging.Handler):
     def emit(self, record):
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stderr)
+        # a terminal that is gone does not end a run; the log file has it all
+        with contextlib.suppress(OSError):
+            tqdm.write(self.format(record), file=sys.stderr)
 
 
 class _TerminalFormatter(logging.Formatter):
@@ -222,13 +224,17 @@ def log_to_terminal(quiet: bool = False, verbose: bool = False) -> logging.Handl
 
 
 class _LogFile:
-    """The log of a run: all levels, with time and module, tracebacks included."""
+    """The log of a run: all levels, with time and module, tracebacks included.
+
+    It continues that of an earlier run in the same folder.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+            self.before = path.stat().st_size if path.exists() else 0
+            self.handler = logging.FileHandler(path, mode="a", encoding="utf-8")
         except OSError as error:
             raise InputError(
                 f"output: {path.parent} cannot be written ({error.strerror})"
@@ -245,7 +251,10 @@ class _LogFile:
             log.debug("the run ended early", exc_info=(kind, error, trace))
         logging.getLogger("jaxpho").removeHandler(self.handler)
         self.handler.close()
-        if isinstance(error, InputError):  # nothing was done: leave nothing behind
+        if isinstance(error, InputError):  # nothing was done: leave everything as it was
+            if self.before:
+                os.truncate(self.path, self.before)
+                return
             self.path.unlink()
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()

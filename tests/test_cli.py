@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from astropy.io import fits
 
 from jaxpho import cli
-from jaxpho.run.patches import clear
+from jaxpho.run.folder import claim, clear, protect
 
 
 def test_help_names_every_option_and_is_light(capsys):
@@ -79,32 +80,50 @@ def test_init_writes_a_file_once(tmp_path, capsys):
     assert capsys.readouterr().out == text
 
 
+def product(path):
+    """A FITS file as a run writes it."""
+    path.parent.mkdir(exist_ok=True)
+    fits.PrimaryHDU(header=fits.Header({"CREATOR": "jaxpho"})).writeto(path)
+
+
 def test_an_earlier_run_is_not_overwritten_by_accident(tmp_path):
     (tmp_path / "patches").mkdir()
-    keep = [tmp_path / "psf_mixtures.h5", tmp_path / "notes.txt"]
-    gone = [tmp_path / "catalog.fits", tmp_path / "patches" / "patch0_samples.h5"]
+    keep = [tmp_path / "psf_mixtures.h5", tmp_path / "notes.txt", tmp_path / "patches" / "my.png"]
+    keep.append(tmp_path / "run.log")
+    killed = tmp_path / "patches" / ".patch0_samples.part12.h5"
+    gone = [tmp_path / "config.yml", tmp_path / "patches" / "patch0_samples.h5", killed]
     for path in keep + gone:
         path.write_text("x")
+    gone += [tmp_path / "catalog.fits", tmp_path / "images" / "g_g0.fits"]
+    for path in gone[-2:]:
+        product(path)
     with pytest.raises(cli.InputError, match="--overwrite"):
-        cli.claim(tmp_path, overwrite=False)
-    cli.claim(tmp_path, overwrite=True)
+        claim(tmp_path, overwrite=False)
+    claim(tmp_path, overwrite=True)
     assert all(path.exists() for path in keep + gone)  # nothing goes before the input is checked
-    clear(tmp_path, [])
+    clear(tmp_path)
     assert all(path.exists() for path in keep)
     assert not any(path.exists() for path in gone)
     with pytest.raises(cli.InputError, match="is a file"):
-        cli.claim(keep[0], overwrite=True)
+        claim(keep[0], overwrite=True)
 
 
 def test_input_is_never_overwritten(tmp_path):
-    (tmp_path / "images").mkdir()
-    image = tmp_path / "images" / "g0.fits"
-    image.write_text("x")
-    with pytest.raises(cli.InputError, match="g0.fits"):
-        clear(tmp_path, [image])
-    assert image.exists()
     with pytest.raises(cli.InputError, match="itself"):
-        cli.claim(tmp_path, overwrite=True, config=tmp_path / "config.yml")
+        claim(tmp_path, overwrite=True, config=tmp_path / "config.yml")
+    for path in (tmp_path / "images" / "g0.fits", tmp_path / "catalog.fits"):
+        product(path)
+        claim(tmp_path, overwrite=True)
+        with pytest.raises(cli.InputError, match=path.name):
+            protect(tmp_path, [path])
+        path.unlink()
+        fits.PrimaryHDU().writeto(path)  # of other origin
+        with pytest.raises(cli.InputError, match=f"{path.name}, which jaxpho did not write"):
+            claim(tmp_path, overwrite=True)
+        clear(tmp_path)
+        assert path.exists()
+        path.unlink()
+    protect(tmp_path, [tmp_path / "g0.fits"])
 
 
 def test_internal_errors_are_one_line(monkeypatch, capsys):
@@ -141,4 +160,17 @@ def test_log_file_keeps_tracebacks_and_the_terminal_does_not(tmp_path, capsys):
         logging.getLogger("jaxpho").removeHandler(handler)
     err = capsys.readouterr().err
     assert err == "error: patch 3 failed\n"
-    assert "Traceback" in (tmp_path / "run" / "run.log").read_text()
+    text = (tmp_path / "run" / "run.log").read_text()
+    assert "Traceback" in text
+    # wrong input leaves the log of an earlier run as it was
+    with pytest.raises(cli.InputError), cli._LogFile(tmp_path / "run" / "run.log"):
+        log.error("something else")
+        raise cli.InputError("no such file")
+    assert (tmp_path / "run" / "run.log").read_text() == text
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from jaxpho.cli import fit_main; sys.exit(fit_main(['--init']))"
+    command = f'"{sys.executable}" -c "{code}" | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -85,9 +85,34 @@ def test_products_of_a_good_run(monkeypatch, tmp_path):
     assert read_samples(out / "patches" / "patch0_samples.h5").patch_id == 0
     assert set(read_residuals(out / "patches" / "patch0_residuals.h5")) == {"g", "r"}
     assert load_config(out / "config.yml") == load_config(tmp_path / "config.yml")
-    # once more: refused, then with permission
+    # once more: refused, then with permission; what an earlier run alone wrote goes
+    (out / "patches" / "patch7.png").write_text("x")
     assert run(monkeypatch, tmp_path, fit) == 2
+    assert run(monkeypatch, tmp_path, fit, "--overwrite", "--set", "peaks.file=none.csv") == 2
+    assert (out / "catalog.fits").exists() and (out / "patches" / "patch7.png").exists()
     assert run(monkeypatch, tmp_path, fit, "--overwrite") == 0
+    assert found == {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+
+
+def test_results_are_never_taken_for_data(monkeypatch, tmp_path, capsys):
+    wide = {"images.0.files": "**/g*.fits", "images.1.files": "**/r*.fits"}
+    options = [word for key, value in wide.items() for word in ("--set", f"{key}={value}")]
+    assert run(monkeypatch, tmp_path, StandInFit(), *options) == 0
+    assert run(monkeypatch, tmp_path, StandInFit(), *options, "--output", str(tmp_path / "2")) == 0
+    names = {p.name for p in (tmp_path / "2" / "images").iterdir()}
+    assert names == {"g_g1.fits", "g_g2.fits", "r_r1.fits"}
+    text = (tmp_path / "2" / "run.log").read_text()
+    assert "run/images/g_g1.fits: written by jaxpho, not taken for data" in text
+    capsys.readouterr()
+    only = ["--set", "images.0.files=run/images/g*.fits"]
+    assert run(monkeypatch, tmp_path, StandInFit(), *only, "--dry-run") == 2
+    assert "matches nothing but results of jaxpho" in capsys.readouterr().err
+    # the catalogue of a run is good input, but not for a run that replaces it
+    peaks = ["--set", "peaks.file=run/catalog.fits", "--overwrite"]
+    before = (tmp_path / "run" / "catalog.fits").read_bytes()
+    assert run(monkeypatch, tmp_path, StandInFit(), *peaks) == 2
+    assert "holds the input" in capsys.readouterr().err
+    assert (tmp_path / "run" / "catalog.fits").read_bytes() == before
 
 
 def test_a_failing_patch_is_flagged_and_the_rest_finishes(monkeypatch, tmp_path, capsys):
@@ -167,11 +192,23 @@ def test_neighbours_across_a_cut_are_held_at_their_latest_values(monkeypatch, tm
     assert len(read_catalog(tmp_path / "run" / "catalog.fits")) == 3
 
 
-def test_ctrl_c_keeps_what_is_done(monkeypatch, tmp_path):
+def test_ctrl_c_keeps_what_is_done(monkeypatch, tmp_path, capsys):
     assert run(monkeypatch, tmp_path, StandInFit(stops=1)) == 130
     table = read_catalog(tmp_path / "run" / "catalog.fits")
-    assert np.isfinite(table["flux_g_err"]).sum() in (1, 2)
+    fitted = np.isfinite(table["flux_g_err"])
+    assert fitted.sum() in (1, 2)
+    assert list(table["flag_names"]) == ["" if f else "unfinished" for f in fitted]
     assert len(list((tmp_path / "run" / "images").glob("*.fits"))) == 3
+    err = capsys.readouterr().err
+    assert f"interrupted; {fitted.sum()} of 3 sources are in" in err and "--overwrite" in err
+    assert not list((tmp_path / "run").rglob(".*"))  # nothing half written
+
+
+def test_ctrl_c_before_the_first_source_leaves_nothing_in_the_way(monkeypatch, tmp_path, capsys):
+    assert run(monkeypatch, tmp_path, StandInFit(stops=0)) == 130
+    assert "the same command starts again" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "catalog.fits").exists()
+    assert run(monkeypatch, tmp_path, StandInFit()) == 0
 
 
 def test_failed_sampling_falls_back_to_laplace(monkeypatch, tmp_path):

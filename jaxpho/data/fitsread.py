@@ -18,6 +18,10 @@ _ASTROMETRY = ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "CD1_", "CD2_", "PC1
                "PV1_", "PV2_", "CROTA", "WCSAXES", "A_", "B_", "AP_", "BP_")  # fmt: skip
 
 
+CREATOR = "jaxpho"
+"""What the card CREATOR of a run's images and catalogues begins with."""
+
+
 class BadExposure(InputError):
     """One exposure cannot be used (no good pixel, damaged data); the others may go on."""
 
@@ -127,3 +131,16 @@ class FitsFile:
 
 def _is_image(hdu) -> bool:
     return isinstance(hdu, fits.PrimaryHDU | fits.ImageHDU | fits.CompImageHDU)
+
+
+def is_product(path) -> bool:
+    """Whether a FITS file is an image or a catalogue that a run of jaxpho wrote."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with fits.open(path, memmap=False) as hdus:
+                return any(
+                    str(hdu.header.get("CREATOR", "")).split(" ")[0] == CREATOR for hdu in hdus[:2]
+                )
+    except (OSError, EOFError, ValueError, TypeError, IndexError):
+        return False  # whoever reads it will say what is wrong with it

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxpho.data.exposure import PSFInput
-from jaxpho.data.fitsread import BadExposure, FitsFile
+from jaxpho.data.fitsread import BadExposure, FitsFile, is_product
 from jaxpho.data.options import FileSelector, ImageOptions
 from jaxpho.data.presets import resolve
 from jaxpho.data.tables import (
@@ -160,10 +160,22 @@ def _find_images(options: ImageOptions, base: Path, label: str, bands) -> list[t
             if os.path.isdir(pattern):
                 kind = "is a folder, expected a file or a pattern such as folder/*.fits"
             raise InputError(f"{label}.files: {pattern} {kind}")
+        if not single:
+            found = _without_products(found, f"{label}.files: {pattern}")
         paths += [p for p in found if p not in paths]
     if rows is None:
         return [(Path(p), None) for p in paths]
     return [(Path(p), _join(p, rows, t, label)) for p in paths]
+
+
+def _without_products(paths: list[str], where: str) -> list[str]:
+    """Files of a pattern that are data: a run's own images may lie where it looks for data."""
+    own = {p for p in paths if is_product(p)}
+    for p in sorted(own):
+        log.info("%s: written by jaxpho, not taken for data", p)
+    if len(own) == len(paths):
+        raise InputError(f"{where} matches nothing but results of jaxpho, such as {min(own)}")
+    return [p for p in paths if p not in own]
 
 
 def _listed(path: Path, label: str) -> Path:

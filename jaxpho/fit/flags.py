@@ -41,6 +41,7 @@ _TABLE = (
     ("bad_exposure", "an exposure that covers the source was left out"),
     ("prior_dominated", "the data hardly constrain a parameter: its error is that of the prior"),
     ("timeout", "the fit of the patch ran out of time"),
+    ("unfinished", "the run was stopped before it came to the source: values are starts"),
 )
 
 FLAGS: tuple[Flag, ...] = tuple(Flag(bit, name, text) for bit, (name, text) in enumerate(_TABLE))

@@ -8,6 +8,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from jaxpho.data.fitsread import CREATOR
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.derived import sky_position
 from jaxpho.output.files import replacing, safe_name
@@ -71,6 +72,7 @@ class ImageAssembler:
             path = Path(folder) / f"{safe_name(exposure.band)}_{safe_name(name)}.fits"
             header = image_header(exposure)
             hdus = [fits.PrimaryHDU()]
+            hdus[0].header["CREATOR"] = (CREATOR, "a model, not data")
             hdus[0].header["EXPOSURE"] = (name[:68], "exposure id")
             hdus[0].header["BAND"] = (exposure.band, "band")
             for key, image in self.images(name).items():

@@ -30,15 +30,14 @@ from jaxpho.output.residuals import write_residuals
 from jaxpho.output.samples import write_samples
 from jaxpho.prepare import PSFQuality, prepare_psfs
 from jaxpho.run.field import Field, load_field, n_radii
+from jaxpho.run.folder import CATALOG, clear, protect
 from jaxpho.run.version import version
 
 log = logging.getLogger("jaxpho.run")
 
 DONE, SOME_FAILED = 0, 1
-CATALOG = "catalog.fits"
 FAILURES = flags.encode(["failed", "no_data", "timeout"])
-NONFINITE = flags.bit("nonfinite")
-_PRODUCTS = ("catalog.fits", "config.yml", "patches/patch*.*", "images/*.fits")
+NONFINITE, UNFINISHED = flags.bit("nonfinite"), flags.bit("unfinished")
 SAVE_EVERY = 60.0
 """Seconds between catalogues written during a run."""
 
@@ -62,8 +61,12 @@ class RunState:
 
     def save_catalog(self) -> None:
         """Write the catalogue: fitted sources, and the others with their input values."""
-        peaks, bands = self.field.peaks, self.config.bands
-        rows = [self.rows.get(i) or row_of_peak(peak, bands) for i, peak in enumerate(peaks)]
+        bands, lost = self.config.bands, set(self.field.lost)
+        rows = []
+        for i, peak in enumerate(self.field.peaks):
+            if i not in self.rows and i not in lost:
+                peak = replace(peak, flags=peak.flags | UNFINISHED)
+            rows.append(self.rows.get(i) or row_of_peak(peak, bands))
         meta = {"CREATOR": f"jaxpho {version()}", "SERSIC": self.field.mixture}
         meta["SEED"] = self.config.seed
         table = make_table(rows, bands, self.field.images.unit, meta)
@@ -93,12 +96,15 @@ def run(config: Config, quiet: bool = False) -> int:
     quality: dict[str, PSFQuality] = {}
 
     def prepare(exposures, peaks):
+        files = [exposure.notes["path"] for exposure in exposures]
+        protect(folder, files + [path for path in [config.peaks.file] if path])
         cache = config.psf_cache or folder / "psf_mixtures.h5"
         with tqdm(desc="PSF mixtures", unit="psf", disable=quiet, leave=False) as bar:
             quality.update(prepare_psfs(exposures, peaks, cache, _progress_of(bar)))
 
     found = load_field(config, prepare)
     folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
     with replacing(folder / "config.yml") as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
     flag_poor_psfs(found, quality)
@@ -113,10 +119,13 @@ def run(config: Config, quiet: bool = False) -> int:
                 run_patch(state, region, last)
                 if time.monotonic() - state.saved > SAVE_EVERY:
                     state.save_catalog()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_stopped(state)) from None
     finally:
         # also after Ctrl-C: what is done stays
         try:
-            state.save_catalog()
+            if state.rows:
+                state.save_catalog()
         finally:
             if state.images is not None:
                 paths = state.images.write(folder / "images")
@@ -124,25 +133,16 @@ def run(config: Config, quiet: bool = False) -> int:
     return _summary(state, time.monotonic() - clock)
 
 
-def clear(folder: Path, inputs: list) -> None:
-    """Delete an earlier run's products, once the input has proved usable.
-
-    Only files that a run writes are deleted; fitted PSF mixtures are kept and used again.
-
-    Raises
-    ------
-    InputError
-        When an input image lies where products are written; nothing is deleted then.
-    """
-    for path in inputs:
-        if (folder / "images").resolve() in Path(path).resolve().parents:
-            raise InputError(
-                f"output: {folder} already holds the input image {path}; give another folder"
-            )
-    for pattern in _PRODUCTS:
-        for path in folder.glob(pattern):
-            if path.is_file():
-                path.unlink()
+def _stopped(state: RunState) -> str:
+    """What an interrupted run leaves behind, and how to go on."""
+    done = len(state.rows)
+    if not done:
+        return "no source was finished, the same command starts again (fitted PSFs are kept)"
+    return (
+        f"{done} of {len(state.field.peaks)} sources are in {state.folder / CATALOG}, the others "
+        "are flagged unfinished; to start again, give --overwrite (fitted PSFs are used again) "
+        "or another --output"
+    )
 
 
 def _progress_of(bar):

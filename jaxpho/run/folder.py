@@ -1,0 +1,86 @@
+"""The run directory: what may be replaced in it, and what is never touched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxpho.errors import InputError
+
+CATALOG = "catalog.fits"
+_PRODUCTS = ("config.yml", "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
+             "patches/patch*.png", "patches/.patch*.part*", "images/.*.part*",
+             ".*.part*")  # fmt: skip
+"""Files of a run, and what a killed run leaves half written, apart from FITS files."""
+
+
+def claim(folder: Path, overwrite: bool, config: Path | None = None) -> None:
+    """Make sure that a run directory may be written; nothing is deleted here.
+
+    Raises
+    ------
+    InputError
+        When it is a file, holds the configuration itself (which the run would replace) or files
+        of other origin where a run writes, or an earlier run's results without `overwrite`.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output: {folder} is a file, expected a folder")
+    if config is not None and config.resolve() == (folder / "config.yml").resolve():
+        raise InputError(
+            f"output: {folder} holds {config} itself, which the run would replace; give another "
+            "folder"
+        )
+    for path in _fits(folder):
+        if not _own(path):
+            raise InputError(
+                f"output: {folder} holds {path.relative_to(folder)}, which jaxpho did not write "
+                "and a run might replace; give another folder"
+            )
+    if not (folder / CATALOG).exists() and not (folder / "patches").exists():
+        return
+    if not overwrite:
+        raise InputError(
+            f"output: {folder} holds the results of an earlier run; give --overwrite, or another "
+            "folder with --output"
+        )
+
+
+def protect(folder: Path, inputs) -> None:
+    """Refuse input files that the run would delete or replace, whoever wrote them.
+
+    Raises
+    ------
+    InputError
+        Naming the first of them.
+    """
+    root = folder.resolve()
+    for path in inputs:
+        file = Path(path).resolve()
+        inside = {root / "images", root / "patches"} & set(file.parents)
+        if inside or file == root / CATALOG:
+            raise InputError(
+                f"output: {folder} holds the input {path}, which the run would replace; give "
+                "another folder"
+            )
+
+
+def clear(folder: Path) -> None:
+    """Delete an earlier run's products, once the input has proved usable.
+
+    Only files that a run writes are deleted; the log goes on, and fitted PSF mixtures are kept
+    and used again.
+    """
+    found = [path for pattern in _PRODUCTS for path in folder.glob(pattern)]
+    for path in found + [path for path in _fits(folder) if _own(path)]:
+        if path.is_file():
+            path.unlink()
+
+
+def _fits(folder: Path) -> list[Path]:
+    """FITS files where a run writes its own."""
+    return [p for p in (folder / CATALOG, *sorted(folder.glob("images/*.fits"))) if p.is_file()]
+
+
+def _own(path: Path) -> bool:
+    from jaxpho.data.fitsread import is_product  # heavy: --help does without
+
+    return is_product(path)
