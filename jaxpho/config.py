@@ -160,12 +160,19 @@ def read_yaml(path) -> dict:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error)
+        if mark and re.search(r"[-:,\[]\s*[*{]", _line(path, mark.line)):
+            problem += '; a value that begins with * or { needs quotes, as in "*.fits"'
         raise InputError(f"{path.name}{line}: not valid YAML: {problem}") from None
     except RecursionError:
         raise InputError(f"{path.name}: nested too deeply to be a configuration") from None
     if not isinstance(values, dict):
         raise InputError(f"{path.name}: expected a mapping of keys, found {describe(values)}")
     return _unshared(values, path.name)
+
+
+def _line(path: Path, number: int) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return lines[number] if number < len(lines) else ""
 
 
 MAX_VALUES, MAX_DEPTH = 1_000_000, 50
@@ -207,8 +214,10 @@ def apply_override(values: dict, assignment: str) -> list[str]:
     key = key.strip()
     if not equals or not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", key):
         raise InputError(f"--set {assignment}: expected key=value, with dots between nested keys")
+    # file patterns and templates are text: "*.fits" is no alias, "{stem}.fits" no mapping
+    pattern = re.match(r"\s*(\*|\{\w+[^}:]*\}\S)", text)
     try:
-        value = yaml.safe_load(text)
+        value = text.strip() if pattern else yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError):
         raise InputError(f"--set {assignment}: '{text}' is not a valid YAML value") from None
     value = _unshared(value, f"--set {assignment}")

@@ -193,6 +193,16 @@ def test_mistakes_in_overrides(tmp_path, override, expected):
     assert found.startswith("--set seed.x") if expected is None else found == expected
 
 
+def test_patterns_need_no_quotes_on_the_command_line_and_a_hint_in_the_file(tmp_path):
+    path = write(tmp_path, GOOD)
+    config = load_config(path, ["images.0.files=*.fits", "images.1.psf.file={stem}_psf.fits"])
+    assert config.images[0].files == str(tmp_path / "*.fits")
+    assert config.images[1].psf.file == "{stem}_psf.fits"
+    for value in ("*.fits", "{band}.fits"):
+        text = message(tmp_path, GOOD + f"unit: {value}\n")
+        assert "not valid YAML" in text and 'needs quotes, as in "*.fits"' in text
+
+
 def test_override_creates_sections():
     values = {}
     assert apply_override(values, "fit.priors.rhalf.low=0.1") == ["fit.priors.rhalf.low"]
