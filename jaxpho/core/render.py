@@ -26,12 +26,18 @@ def render(gauss: Array, sky: Array, patch: Patch, mode: PixelMode = "fourth") -
     Returns
     -------
     Array
-        [M, N] in image units, padding included.
+        [M, N] in image units, padding included; 0 in blocks that are padding.
     """
     form = quadratic_form(gauss, patch.pixel_term, mode)
+    empty = jnp.zeros(patch.data.shape[1], form.dtype)
+
+    def draw(block):
+        return block_model(form, sky, patch, mode, block).reshape(-1)
 
     def one(block):
-        return block_model(form, sky, patch, mode, block).reshape(-1)
+        # of a small patch most blocks are padding; unlike a loop that ends early, a condition
+        # can be differentiated in reverse mode
+        return lax.cond(block < patch.n_blocks, draw, lambda _: empty, block)
 
     return lax.map(one, jnp.arange(patch.data.shape[0]))
 

@@ -105,3 +105,27 @@ def test_render_is_differentiable_both_ways(x64):
         tangent = jax.tree.map(jnp.zeros_like, g)._replace(**{name: jnp.ones(3)})
         slope = jax.jit(lambda t: jax.jvp(f, (g,), (t,))[1])(tangent)
         np.testing.assert_allclose(slope, getattr(gradient, name).sum(), rtol=1e-10)
+
+
+def test_padding_blocks_are_not_drawn():
+    """They are most of a small patch; the others, and gradients, do not change."""
+    s = make(7, n_bands=1, exposures_per_band=1, pad=False)
+    n = len(s.patch.data)
+
+    def grown(a):
+        return jnp.concatenate([a, jnp.ones((5, *a.shape[1:]), a.dtype)])
+
+    # padding with what would be seen if it were drawn
+    names = ("data", "ierr", "tile_x", "tile_y")
+    larger = s.patch._replace(
+        block_exposure=jnp.concatenate([s.patch.block_exposure, jnp.zeros(5, jnp.int32)]),
+        **{name: grown(getattr(s.patch, name)) for name in names},
+    )
+    small, large = draw(s, s.theta), draw(s._replace(patch=larger), s.theta)
+    np.testing.assert_array_equal(large[:n], small)
+    assert not np.any(large[n:])
+    slopes = [
+        jax.grad(lambda theta, t=t: (draw(t, theta) ** 2).sum())(jnp.asarray(s.theta))
+        for t in (s, s._replace(patch=larger))
+    ]
+    np.testing.assert_allclose(*slopes, rtol=1e-5, atol=1e-3)
