@@ -27,7 +27,7 @@ from jaxpho.output.derived import (
     summarise,
     total_fluxes,
 )
-from jaxpho.output.files import replacing
+from jaxpho.output.files import ascii_text, replacing
 
 ARCSEC_TO_MAS = 1000.0
 
@@ -197,9 +197,9 @@ def _unit(text: str, squared: bool = False):
 
 def _ascii(values: np.ndarray) -> np.ndarray:
     """Text as FITS can hold it: other characters are written as escapes."""
-    return (
-        np.char.encode(values, "ascii", "backslashreplace") if values.dtype.kind == "U" else values
-    )
+    if values.dtype.kind != "U":
+        return values
+    return np.array([ascii_text(text) for text in values.flat], np.str_).reshape(values.shape)
 
 
 def write_catalog(path, table: Table) -> None:

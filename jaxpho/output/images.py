@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 from jaxpho.data.fitsread import CREATOR
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.derived import sky_position
-from jaxpho.output.files import replacing, safe_name
+from jaxpho.output.files import ascii_text, file_names, replacing
 
 _STRUCTURAL = ("SIMPLE", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "EXTEND", "PCOUNT")
 _DROPPED = (*_STRUCTURAL, "GCOUNT", "BZERO", "BSCALE", "BLANK", "CHECKSUM", "DATASUM", "EXTNAME")
@@ -67,13 +67,15 @@ class ImageAssembler:
     def write(self, folder) -> list[Path]:
         """Write one FITS file per exposure that a patch touched; returns their paths."""
         paths = []
+        # of all exposures, so that a name does not depend on what was fitted
+        names = file_names(f"{e.band}_{name}" for name, e in self.exposures.items())
         for name in self._model:
             exposure = self.exposures[name]
-            path = Path(folder) / f"{safe_name(exposure.band)}_{safe_name(name)}.fits"
+            path = Path(folder) / f"{names[f'{exposure.band}_{name}']}.fits"
             header = image_header(exposure)
             hdus = [fits.PrimaryHDU()]
             hdus[0].header["CREATOR"] = (CREATOR, "a model, not data")
-            hdus[0].header["EXPOSURE"] = (name[:68], "exposure id")
+            hdus[0].header["EXPOSURE"] = (ascii_text(name)[:68], "exposure id")
             hdus[0].header["BAND"] = (exposure.band, "band")
             for key, image in self.images(name).items():
                 hdu = fits.ImageHDU(image, header=header, name=key)

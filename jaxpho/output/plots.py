@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.derived import SourceView, ellipse_from_e, sky_position
-from jaxpho.output.files import replacing
+from jaxpho.output.files import ascii_text, replacing
 
 SOFTENING = 3.0  # the asinh stretch is linear below this many sigma
 CHI_LIMIT = 5.0  # the residual panel shows -5 to 5 sigma
@@ -127,7 +127,7 @@ def _draw_row(figure, row, result, e, image, corner, wcs):
     bar.set_ticks(_ticks(norm))
     bar.ax.tick_params(labelsize=8)
     bar.ax.minorticks_off()
-    bar.set_label(f"{result.unit} / pixel", fontsize=8)
+    bar.set_label(f"{result.unit} / pixel", fontsize=8, parse_math=False)
     row[2].set_facecolor(_MASKED)
     shown = row[2].imshow(image["chi"], cmap="RdBu_r", vmin=-CHI_LIMIT, vmax=CHI_LIMIT, **common)
     figure.colorbar(shown, ax=row[2], fraction=0.05, pad=0.02).ax.tick_params(labelsize=8)
@@ -137,8 +137,7 @@ def _draw_row(figure, row, result, e, image, corner, wcs):
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
     name = result.exposures[e]
-    short = name if len(name) <= 34 else name[:16] + "..." + name[-15:]
-    row[0].set_ylabel(f"{result.exposure_bands[e]}   {short}", fontsize=9)
+    row[0].set_ylabel(f"{result.exposure_bands[e]}   {_short(name)}", fontsize=9, parse_math=False)
     for axis in row:
         axis.tick_params(labelsize=8)
         axis.locator_params(nbins=5)
@@ -147,6 +146,12 @@ def _draw_row(figure, row, result, e, image, corner, wcs):
     if wcs is not None:
         _mark_sources(row, result, wcs, extent)
         _mark_compass(row[0], wcs, extent)
+
+
+def _short(name: str) -> str:
+    """A name that fits into a picture, on one line."""
+    name = ascii_text(name)
+    return name if len(name) <= 34 else name[:16] + "..." + name[-15:]
 
 
 def _ticks(norm) -> list[float]:
@@ -202,10 +207,10 @@ def _mark_sources(row, result, wcs, extent):
             above = top < extent[3] - 0.08 * (extent[3] - extent[2])
             gap = 3 if outlines else 6
             row[0].annotate(
-                str(name), (center[0], top if above else max(bottom, extent[2])),
+                _short(str(name)), (center[0], top if above else max(bottom, extent[2])),
                 xytext=(0, gap if above else -gap), textcoords="offset points", color=color,
                 fontsize=8, weight="bold", ha="center", va="bottom" if above else "top",
-                path_effects=halo, clip_on=True,
+                path_effects=halo, clip_on=True, parse_math=False,
             )  # fmt: skip
 
 

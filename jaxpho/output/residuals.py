@@ -50,7 +50,8 @@ def read_residuals(path) -> dict[str, dict[str, dict[str, np.ndarray]]]:
 
     def visit(_, item):
         if isinstance(item, h5py.Group) and "xpix" in item:
-            values = {key: item[key][()] for key in item}
+            # "a" and "a/b" may both be exposures
+            values = {k: v[()] for k, v in item.items() if isinstance(v, h5py.Dataset)}
             out.setdefault(item.attrs["band"], {})[item.attrs["exposure"]] = values
 
     with h5py.File(path, "r") as f:

@@ -52,6 +52,7 @@ class RunState:
     latest: dict[int, Peak] = field(default_factory=dict)
     images: ImageAssembler | None = None
     unwritten: int = 0
+    unsaved: bool = False
     saved: float = field(default_factory=time.monotonic)
 
     @property
@@ -70,8 +71,13 @@ class RunState:
         meta = {"CREATOR": f"jaxpho {version()}", "SERSIC": self.field.mixture}
         meta["SEED"] = self.config.seed
         table = make_table(rows, bands, self.field.images.unit, meta)
-        write_catalog(self.folder / CATALOG, table)
-        self.saved = time.monotonic()
+        self.saved, self.unsaved = time.monotonic(), False
+        try:
+            write_catalog(self.folder / CATALOG, table)
+        except OSError as error:
+            # a full disk may have room again at the next attempt
+            self.unsaved = True
+            log.error("%s not written (%s)", self.folder / CATALOG, _first_line(error))
 
 
 def run(config: Config, quiet: bool = False) -> int:
@@ -123,13 +129,9 @@ def run(config: Config, quiet: bool = False) -> int:
         raise KeyboardInterrupt(_stopped(state)) from None
     finally:
         # also after Ctrl-C: what is done stays
-        try:
-            if state.rows:
-                state.save_catalog()
-        finally:
-            if state.images is not None:
-                paths = state.images.write(folder / "images")
-                log.info("wrote %d model and residual images", len(paths))
+        if state.rows:
+            state.save_catalog()
+        write_images(state)
     return _summary(state, time.monotonic() - clock)
 
 
@@ -352,6 +354,19 @@ def write_products(state: RunState, region: Region, result: PatchResult) -> None
         write_patch_plot(folder / f"{stem}.png", result, wcs, products.plot_exposures)
 
 
+def write_images(state: RunState) -> None:
+    """Model and residual images of what has been fitted; an error is logged, never raised."""
+    if state.images is None:
+        return
+    try:
+        paths = state.images.write(state.folder / "images")
+        log.info("wrote %d model and residual images", len(paths))
+    except Exception as error:
+        state.unwritten += 1
+        log.error("model and residual images not written (%s)", _first_line(error))
+        log.debug("traceback of images", exc_info=True)
+
+
 def trim_pixels(result: PatchResult, exposures) -> None:
     """Drop the parts of edge tiles that lie outside the images, in place."""
     shapes = {exposure.name: exposure.data.shape for exposure in exposures}
@@ -380,5 +395,6 @@ def _summary(state: RunState, seconds: float) -> int:
     log.info("flags: %s", text)
     for skipped in state.field.images.skipped:
         log.warning("exposure %s was left out: %s", skipped.name, skipped.reason)
-    log.info("catalogue: %s", state.folder / CATALOG)
-    return SOME_FAILED if bad or state.unwritten else DONE
+    if not state.unsaved:
+        log.info("catalogue: %s", state.folder / CATALOG)
+    return SOME_FAILED if bad or state.unwritten or state.unsaved else DONE

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from synthetic_result import EXPOSURES, POSITIONS, REFERENCE, SIZE, make_result, make_wcses
 
 from jaxpho.errors import InputError
-from jaxpho.output.files import replacing
+from jaxpho.output.catalog import make_table, read_catalog, rows_of_patch, write_catalog
+from jaxpho.output.files import file_names, replacing, safe_name
 from jaxpho.output.images import ImageAssembler
 from jaxpho.output.plots import chosen_exposures, plot_patch, source_outlines, write_patch_plot
 from jaxpho.output.residuals import read_residuals, write_residuals
@@ -200,3 +201,47 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+NASTY = (
+    "a b/../c",
+    "$\\frac{",
+    "x" * 300,
+    "<script>alert(1)</script>",
+    "\u00fcber\nline",
+    "A B/../C",
+)
+
+
+def test_file_names_are_safe_short_and_each_exposure_has_its_own():
+    names = file_names(NASTY)
+    assert len({n.lower() for n in names.values()}) == len(NASTY)
+    for name in names.values():
+        assert len(name) <= 120 and name.isascii() and not set(name) & set("/ <>$\n")
+    assert safe_name("g-1_x.2") == "g-1_x.2"
+
+
+def test_any_name_of_a_source_or_an_exposure_can_be_written(rng, tmp_path):
+    result = make_result(rng)
+    renamed = dict(zip(result.exposures, (NASTY[0], NASTY[0] + "/deeper", NASTY[4]), strict=True))
+    result.source_ids = [NASTY[3], NASTY[1], NASTY[2]]
+    exposures = exposures_of(result)
+    result.pixels = {renamed[k]: v for k, v in result.pixels.items()}
+    result.exposures = [renamed[k] for k in result.exposures]
+    for exposure in exposures:
+        exposure.name = renamed[exposure.name]
+    write_samples(tmp_path / "s.h5", result)
+    assert read_samples(tmp_path / "s.h5").source_ids == result.source_ids
+    write_residuals(tmp_path / "r.h5", result)
+    found = read_residuals(tmp_path / "r.h5")
+    assert {name for band in found.values() for name in band} == set(result.exposures)
+    assembler = ImageAssembler(exposures)
+    assembler.add(result)
+    paths = assembler.write(tmp_path / "images")
+    assert sorted(paths) == sorted((tmp_path / "images").iterdir()) and len(paths) == 3
+    assert fits.getheader(paths[2])["EXPOSURE"] == r"\xfcber\x0aline"
+    wcs = dict(zip(result.exposures, make_wcses().values(), strict=True))
+    write_patch_plot(tmp_path / "p.png", result, wcs)
+    table = make_table(rows_of_patch(result), result.bands, "nJy")
+    write_catalog(tmp_path / "c.fits", table)
+    assert list(read_catalog(tmp_path / "c.fits")["id"]) == result.source_ids
