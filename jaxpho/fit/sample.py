@@ -24,6 +24,8 @@ from jaxpho.fit.transforms import physical
 
 CHUNK = 25
 """Iterations of one call of the compiled program: warm-up and draws share it."""
+SHRINK_BELOW, SHRINK = 0.7, 0.7
+"""A round in which a chain accepts less than this share of the target makes the step smaller."""
 
 
 @dataclass
@@ -170,6 +172,8 @@ def sample(
     for _ in range(warmup_chunks):
         state, _, _, steps, _ = sampler.advance(state, arguments)
         warmup += int(steps.sum())
+    # One chain's short adaptation can end at a step that leaves it stuck; all together cannot.
+    state = with_step_size(state, float(np.median(state.adapt_state.step_size)))
     parts, statistics = [], []
     for rounds in range(1, options.max_rounds + 1):  # noqa: B007 (reported)
         for _ in range(draw_chunks):
@@ -181,6 +185,10 @@ def sample(
         rhat, ess = diagnose(theta)
         if np.nanmax(rhat) < options.max_rhat and np.nanmin(ess) > options.min_ess:
             break
+        accepted = np.concatenate([a[-1] for a in statistics[-draw_chunks:]])
+        worst = accepted.mean(0).min()  # of the chains, in this round
+        if worst < SHRINK_BELOW * options.target_accept:
+            state = with_step_size(state, SHRINK * float(state.adapt_state.step_size[0]))
     diverging, steps, accept = (np.concatenate(a) for a in zip(*statistics, strict=True))
     return Draws(
         theta=theta,
@@ -193,6 +201,12 @@ def sample(
         step_size=float(np.mean(state.adapt_state.step_size)),
         rounds=rounds,
     )
+
+
+def with_step_size(state, step_size: float):
+    """The state of vectorised chains with one step size for all."""
+    sizes = jnp.full_like(state.adapt_state.step_size, step_size)
+    return state._replace(adapt_state=state.adapt_state._replace(step_size=sizes))
 
 
 def diagnose(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from jaxpho.fit.models import whitened_model
 from jaxpho.fit.optimize import solve_scaled
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.posterior import DEFAULT_STATIC, log_density, model_of
-from jaxpho.fit.sample import CHUNK, diagnose, sample, whitening
+from jaxpho.fit.sample import CHUNK, diagnose, sample, whitening, with_step_size
 
 # Monte Carlo errors are compared at this many standard deviations: 30 numbers, one in 10^4
 SIGMAS = 4.0
@@ -106,7 +106,7 @@ def test_keys_decide():
     again = sample(jax.random.PRNGKey(0), mode, case.problem, OPTIONS, DEFAULT_STATIC)
     np.testing.assert_array_equal(first.theta, again.theta)
     other = draws_of("galaxy", 1)
-    assert not np.isclose(first.theta, other.theta)[..., 0].any()
+    assert np.isclose(first.theta, other.theta)[..., 0].mean() < 0.02  # but for chance
     chains = first.theta[:, 0, 0]
     assert len(np.unique(chains)) == 4
 
@@ -122,6 +122,24 @@ def test_rounds_go_on_until_enough():
     draws = draws_of("galaxy", 2, tuple(capped.items()))
     # whole calls of the compiled program
     assert draws.rounds == 2 and draws.theta.shape[1] == 2 * CHUNK
+
+
+def test_a_chain_that_stands_still_makes_the_step_smaller(monkeypatch):
+    """Too large a step for all, as after an unlucky warm-up: the next rounds find their way."""
+    import jaxpho.fit.sample as module
+
+    sizes = []
+
+    def spoilt(state, step_size):
+        sizes.append(step_size * (6.0 if not sizes else 1.0))
+        return with_step_size(state, sizes[-1])
+
+    monkeypatch.setattr(module, "with_step_size", spoilt)
+    options = (("num_warmup", 75), ("num_samples", 25), ("max_rounds", 8), ("min_ess", 1e9))
+    draws = draws_of.__wrapped__("galaxy", options=options)
+    assert len(sizes) > 1 and all(b < a for a, b in zip(sizes, sizes[1:], strict=False))
+    assert draws.step_size == pytest.approx(sizes[-1])
+    assert draws.step_size < 0.5 * sizes[0]
 
 
 def test_diagnose():
