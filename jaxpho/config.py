@@ -111,7 +111,13 @@ class Config:
     )  # fmt: skip
     seed: int = option(0, "seed of all random numbers", ge=0, lt=2**31)
     precision: Literal["float32", "float64"] = option("float32", "floating point of the fit")
-    threads: int = option(0, "threads of the CPU backend; 0 uses all cores", ge=0, le=1024)
+    threads: int = option(
+        1,
+        "threads of the CPU backend; 0 uses all cores. One is the fastest: the kernels work within "
+        "a core's cache, and sharing a block costs more than it gains",
+        ge=0,
+        le=1024,
+    )
 
     def __post_init__(self):
         if not self.bands:

@@ -20,6 +20,8 @@ MAX_STEP = 2.0
 Z_LIMIT = 7.5
 """|z| of bounded parameters is kept below this: 6e-4 of the range from a bound."""
 
+CHEAPER_FROM = 40
+"""Parameters from which derivatives of the linear ones alone are worth a program of their own."""
 RIDGE = 1e-9
 """Added to the diagonal of matrices scaled to a unit diagonal."""
 
@@ -136,6 +138,7 @@ def optimize(
     """
     options = {"volume": 1.0 if with_volume else 0.0}
     free = ~linear
+    cheaper = len(z) >= CHEAPER_FROM
     transform = problem.transform
     confined = np.asarray(transform.bounded) | np.asarray(transform.disc)
     evaluations = 0
@@ -144,7 +147,7 @@ def optimize(
         """Solve the linear parameters at a trial; returns z and the objective there."""
         nonlocal evaluations
         evaluations += 1
-        state = _State(trial, problem, static, reference, linear_only=True, **options)
+        state = _State(trial, problem, static, reference, linear_only=cheaper, **options)
         if not state.finite:
             return trial, np.inf
         if not linear.any():

@@ -1,8 +1,11 @@
 """NUTS in coordinates whitened by the Fisher matrix at the mode.
 
-After whitening the posterior is close to a unit normal: the mass matrix stays the identity, only
-the step size is adapted, and trajectories of all chains have nearly the same length, so chains run
-as one vectorised program.
+After whitening the posterior is close to a unit normal: the mass matrix stays the identity and only
+the step size is adapted, one for all chains, by their mean acceptance (Robbins & Monro 1951; the
+average of the second half is kept), which takes a dozen iterations. Trajectories of three steps,
+half a turn of a unit normal, are then the best: longer ones come back to where they began at two to
+five times the cost. Where a posterior is so far from normal that they do not suffice, NUTS may
+choose longer ones. Chains run as one vectorised program.
 """
 
 from dataclasses import dataclass
@@ -14,18 +17,26 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
-from numpyro.infer.util import log_density
+from numpyro.infer.util import ParamInfo, log_density
 
 from jaxpho.fit.models import whitened_model
 from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import SampleOptions
-from jaxpho.fit.posterior import HIGHEST, Problem, Static, model_of
+from jaxpho.fit.posterior import HIGHEST, Problem, Static, evaluate, model_of
 from jaxpho.fit.transforms import physical
 
 CHUNK = 25
 """Iterations of one call of the compiled program: warm-up and draws share it."""
+STEP_SIZE, RATE, SLOWER_AFTER = 0.8, 1.0, 5.0
+"""Of the adaptation: the first step, change of its logarithm by acceptance, iterations."""
 SHRINK_BELOW, SHRINK = 0.7, 0.7
 """A round in which a chain accepts less than this share of the target makes the step smaller."""
+SHORT_DEPTH, SHORT_ENOUGH = 2, 0.1
+"""Depth of trees to begin with, and the effective samples a draw below which they may grow."""
+_SHORT_PHASE = 10**6
+"""numpyro has one depth for its warm-up, whose length this is, and one for later iterations."""
+TRIALS = 8
+"""Times that the first draws may be thrown away for a smaller step."""
 
 
 @dataclass
@@ -69,9 +80,15 @@ class Settings(NamedTuple):
     """What a sampling program is compiled for."""
 
     static: Static
-    num_warmup: int
-    target_accept: float
     max_tree_depth: int
+
+
+class Adaptation(NamedTuple):
+    """Of the step size: iterations so far, the acceptance to reach, and whether it goes on."""
+
+    count: jax.Array
+    target: float
+    active: float
 
 
 class _Sampler:
@@ -79,40 +96,49 @@ class _Sampler:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self._init, self._sample = hmc(potential_fn_gen=self._potential, algo="NUTS")
-        self.begin = jax.jit(jax.vmap(self._begin, (0, 0, None)))
+        model = partial(whitened_model, static=settings.static)
+
+        # compiled on its own, or every place in the tree that needs it would trace it again
+        @jax.jit
+        def energy(xi, arguments):
+            return -log_density(model, tuple(arguments), {}, {"xi": xi})[0]
+
+        self._init, self._sample = hmc(
+            potential_fn_gen=lambda *a: lambda xi: energy(xi, Arguments(*a)), algo="NUTS"
+        )
+        self.begin = jax.jit(jax.vmap(self._begin, (0, 0, 0, 0, None, None)))
         self.advance = jax.jit(self._advance)
 
-    def _potential(self, *arguments):
-        model = partial(whitened_model, static=self.settings.static)
-
-        def energy(xi):
-            return -log_density(model, arguments, {}, {"xi": xi})[0]
-
-        return energy
-
-    def _begin(self, key, xi, arguments: Arguments):
+    def _begin(self, key, xi, energy, gradient, arguments: Arguments, step_size):
+        longest = self.settings.max_tree_depth
         return self._init(
-            xi,
-            num_warmup=self.settings.num_warmup,
-            step_size=0.5,
+            ParamInfo(xi, energy, gradient),
+            num_warmup=_SHORT_PHASE,
+            step_size=step_size,
+            adapt_step_size=False,
             adapt_mass_matrix=False,
-            target_accept_prob=self.settings.target_accept,
-            max_tree_depth=self.settings.max_tree_depth,
-            find_heuristic_step_size=False,
+            inverse_mass_matrix=jnp.ones_like(xi),
+            max_tree_depth=(min(SHORT_DEPTH, longest), longest),
             model_args=tuple(arguments),
             rng_key=key,
         )
 
-    def _advance(self, state, arguments: Arguments):
+    def _advance(self, state, arguments: Arguments, adaptation: Adaptation):
         """`CHUNK` iterations of all chains; draws of theta and statistics are collected."""
         sample = jax.vmap(lambda s: self._sample(s, model_args=tuple(arguments)))
 
-        def step(state, _):
+        def step(carry, _):
+            state, count = carry
+            size = state.adapt_state.step_size[0]
             state = sample(state)
-            return state, (state.z, state.diverging, state.num_steps, state.accept_prob)
+            rate = adaptation.active * RATE / (1.0 + count / SLOWER_AFTER) ** 0.75
+            missing = jnp.mean(state.accept_prob) - adaptation.target
+            state = with_step_size(state, size * jnp.exp(rate * missing))
+            statistics = (size, state.diverging, state.num_steps, state.accept_prob)
+            return (state, count + 1.0), (state.z, *statistics)
 
-        state, (xi, *statistics) = jax.lax.scan(step, state, length=CHUNK)
+        start = state, adaptation.count
+        (state, _), (xi, *statistics) = jax.lax.scan(step, start, length=CHUNK)
         z = arguments.centre + jnp.einsum("ij,dcj->dci", arguments.factor, xi, precision=HIGHEST)
         theta = jax.vmap(jax.vmap(lambda x: physical(x, arguments.problem.transform)))(z)
         return state, theta, *statistics
@@ -156,9 +182,7 @@ def sample(
     dtype = problem.patch.data.dtype
     warmup_chunks = -(-options.num_warmup // CHUNK)
     draw_chunks = -(-options.num_samples // CHUNK)
-    sampler = _sampler(
-        Settings(static, warmup_chunks * CHUNK, options.target_accept, options.max_tree_depth)
-    )
+    sampler = _sampler(Settings(static, options.max_tree_depth))
     arguments = Arguments(
         problem,
         jnp.asarray(mode.z, dtype),
@@ -166,18 +190,33 @@ def sample(
         model_of(jnp.asarray(mode.theta, dtype), problem, static),
     )
     start_key, key = jax.random.split(key)
-    start = 0.5 * jax.random.normal(start_key, (options.num_chains, len(mode.z)), dtype)
-    state = sampler.begin(jax.random.split(key, options.num_chains), start, arguments)
-    warmup = 0
-    for _ in range(warmup_chunks):
-        state, _, _, steps, _ = sampler.advance(state, arguments)
+    xi = 0.5 * jax.random.normal(start_key, (options.num_chains, len(mode.z)), dtype)
+    state = sampler.begin(
+        jax.random.split(key, options.num_chains), xi, *_energies(xi, arguments, static),
+        arguments, STEP_SIZE,
+    )  # fmt: skip
+    warmup, sizes = 0, []
+    for chunk in range(warmup_chunks):
+        adaptation = Adaptation(float(chunk * CHUNK), options.target_accept, 1.0)
+        state, _, size, _, steps, _ = sampler.advance(state, arguments, adaptation)
         warmup += int(steps.sum())
-    # One chain's short adaptation can end at a step that leaves it stuck; all together cannot.
-    state = with_step_size(state, float(np.median(state.adapt_state.step_size)))
-    parts, statistics = [], []
+        sizes.append(np.asarray(size))
+    sizes = np.log(np.concatenate(sizes))
+    step = float(np.exp(sizes[len(sizes) // 2 :].mean()))
+    # the first draws count only if every chain moved
+    constant = Adaptation(0.0, options.target_accept, 0.0)
+    for _ in range(TRIALS):
+        state = with_step_size(state, step)
+        after, theta, *found = sampler.advance(state, arguments, constant)
+        if _moving(found, options):
+            break
+        state, step = after, SHRINK * step
+        warmup += int(found[2].sum())
+    parts, statistics = [np.asarray(theta)], [[np.asarray(a) for a in found]]
+    state = after
     for rounds in range(1, options.max_rounds + 1):  # noqa: B007 (reported)
-        for _ in range(draw_chunks):
-            state, theta, *found = sampler.advance(state, arguments)
+        while len(parts) < rounds * draw_chunks:
+            state, theta, *found = sampler.advance(state, arguments, constant)
             parts.append(np.asarray(theta))
             statistics.append([np.asarray(a) for a in found])
         # [draw, chain, n] -> [chain, draw, n]
@@ -185,11 +224,13 @@ def sample(
         rhat, ess = diagnose(theta)
         if np.nanmax(rhat) < options.max_rhat and np.nanmin(ess) > options.min_ess:
             break
-        accepted = np.concatenate([a[-1] for a in statistics[-draw_chunks:]])
-        worst = accepted.mean(0).min()  # of the chains, in this round
-        if worst < SHRINK_BELOW * options.target_accept:
-            state = with_step_size(state, SHRINK * float(state.adapt_state.step_size[0]))
-    diverging, steps, accept = (np.concatenate(a) for a in zip(*statistics, strict=True))
+        if np.nanmin(ess) < SHORT_ENOUGH * theta.shape[0] * theta.shape[1]:
+            state = state._replace(i=jnp.full_like(state.i, _SHORT_PHASE))
+        latest = zip(*statistics[-draw_chunks:], strict=True)
+        if not _moving([np.concatenate(a) for a in latest], options):
+            step *= SHRINK
+            state = with_step_size(state, step)
+    _, diverging, steps, accept = (np.concatenate(a) for a in zip(*statistics, strict=True))
     return Draws(
         theta=theta,
         rhat=rhat,
@@ -198,9 +239,29 @@ def sample(
         gradients=int(steps.sum()),
         warmup_gradients=warmup,
         accept=float(accept.mean()),
-        step_size=float(np.mean(state.adapt_state.step_size)),
+        step_size=step,
         rounds=rounds,
     )
+
+
+def _energies(xi, arguments: Arguments, static: Static):
+    """Potential energy and its gradient at [chain, n] points, by the optimiser's own program."""
+    energies, gradients = [], []
+    for one in np.asarray(xi, np.float64):
+        z = np.asarray(arguments.centre, np.float64) + np.asarray(arguments.factor) @ one
+        found = evaluate(
+            jnp.asarray(z, xi.dtype), arguments.problem, arguments.reference,
+            static=static, volume=1.0,
+        )  # fmt: skip
+        energies.append(0.5 * (found.chi2.high + found.chi2.low) + found.energy)
+        gradients.append(jnp.matmul(found.gradient, arguments.factor, precision=HIGHEST))
+    return jnp.stack(energies), jnp.stack(gradients)
+
+
+def _moving(statistics, options: SampleOptions) -> bool:
+    """Whether every chain accepted enough; statistics (see `_Sampler`) are [draw, chain]."""
+    accept = np.asarray(statistics[-1])
+    return accept.mean(0).min() >= SHRINK_BELOW * options.target_accept
 
 
 def with_step_size(state, step_size: float):
@@ -210,7 +271,18 @@ def with_step_size(state, step_size: float):
 
 
 def diagnose(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split R-hat and effective sample size [n] of draws [chains, draws, n]."""
+    """Split R-hat and effective sample size [n] of draws [chains, draws, n].
+
+    The effective size is the smaller one of those for the mean and for the variance: successive
+    draws on opposite sides of the mean know it well, and say little about the error.
+    """
     x = np.asarray(theta, np.float64)
     with np.errstate(all="ignore"):
-        return split_gelman_rubin(x), effective_sample_size(x)
+        ess = np.minimum(_ess(x), _ess((x - x.mean((0, 1))) ** 2))
+        return split_gelman_rubin(x), ess
+
+
+def _ess(x):
+    """Effective sample size; of draws that alternate its estimate is unbounded, then negative."""
+    size = effective_sample_size(x)
+    return np.where(size < 0, x.shape[0] * x.shape[1], size)
