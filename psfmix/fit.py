@@ -15,8 +15,10 @@ from psfmix.target import build_target
 log = logging.getLogger("psfmix.fit")
 
 # Smallest sigma (native px): narrower components would make the renderer's pixel term inaccurate.
-FLOOR = 0.4
+# Of a PSF whose core is narrower still, this part of the core's sigma.
+FLOOR, _FLOOR_CORE = 0.4, 0.75
 _MAX_STEPS = 150
+_FWHM = np.sqrt(8 * np.log(2))
 # Blocks of the target and of its coarse twin: the FWHM stays this many blocks wide.
 _FINE, _COARSE = 5.5, 3.5
 
@@ -138,7 +140,7 @@ def fit_mixture(
     center=None,
     weight=None,
     start=None,
-    floor=FLOOR,
+    floor=None,
     max_steps=_MAX_STEPS,
 ):
     """Fit a mixture of `ngauss` Gaussians to a PSF image.
@@ -168,8 +170,8 @@ def fit_mixture(
         Relative inverse variance of the pixels.
     start : structured array or MixtureFit, optional
         Start here instead of searching: components keep their order and meaning.
-    floor : float
-        Smallest sigma, native px.
+    floor : float, optional
+        Smallest sigma, native px; default .4, or three quarters of FWHM / 2.355 where that is less.
     max_steps : int
         Limit on the iterations of the final minimisation.
 
@@ -193,6 +195,7 @@ def fit_mixture(
     target, coarse = build_targets(image, **layout)
     if ngauss < 1 or 6 * ngauss > len(target.x):
         raise InputError(f"{ngauss} Gaussians for a PSF image with {len(target.x)} usable samples")
+    floor = min(FLOOR, _FLOOR_CORE * target.fwhm / _FWHM) if floor is None else floor
     options = Options(floor=floor, signed=signed)
     if start is not None:
         raw = to_array(getattr(start, "parameters", start)).copy()

@@ -62,9 +62,12 @@ def cut_tiles(data: np.ndarray, ierr: np.ndarray, select: np.ndarray | None = No
     return TileSet(column * TILE, row * TILE, tile_data[column, row], tile_ierr[column, row])
 
 
-def count_tiles(ierr: np.ndarray, select: np.ndarray | None = None) -> int:
-    """How many tiles `cut_tiles` would keep of an image of these 1/sigma."""
-    return int((_any(ierr > 0) & (True if select is None else _any(select))).sum())
+def count_tiles(ierr: np.ndarray, select: np.ndarray | None = None) -> tuple[int, int]:
+    """How many tiles `cut_tiles` would keep of an image of these 1/sigma, and unmasked pixels."""
+    keep = _any(ierr > 0) & (True if select is None else _any(select))
+    ny, nx = ierr.shape
+    inside = np.repeat(np.repeat(keep, TILE, 0), TILE, 1)[:ny, :nx]
+    return int(keep.sum()), int((inside & (ierr > 0)).sum())
 
 
 def _any(image: np.ndarray) -> np.ndarray:

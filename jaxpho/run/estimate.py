@@ -19,17 +19,17 @@ from jaxpho.prepare import MAX_POSITIONS, NGAUSS, check_psfs
 from jaxpho.run.field import Field, count_parameters, load_field, n_radii
 
 # Measured on the demo and the survey images of docs/real_data.md, one CPU core.
-EVALUATION_SECONDS = 4e-9
+EVALUATION_SECONDS = 5e-9
 """Time of one pixel x Gaussian evaluation with its gradient."""
-MAP_EVALUATIONS = 60
-GRADIENTS_PER_DRAW = 7
+MAP_EVALUATIONS = 30
+GRADIENTS_PER_DRAW = 3.5
 ROUNDS = 2.0
 """Rounds of draws that a typical patch takes to reach its targets."""
-MAP_COMPILE_SECONDS, SAMPLE_COMPILE_SECONDS = 8.0, 12.0
+MAP_COMPILE_SECONDS, SAMPLE_COMPILE_SECONDS = 8.0, 10.0
 """For every new shape of patch."""
-PATCH_SECONDS = 1.0
+PATCH_SECONDS = 0.5
 """Packing, bookkeeping and files of a patch."""
-PSF_SECONDS_PER_GAUSSIAN = 2.0
+PSF_SECONDS_PER_GAUSSIAN = 1.0
 
 
 class PatchCost(NamedTuple):
@@ -118,16 +118,14 @@ def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
     reach = np.array([found.radius[i] for i in region.active] + [0.0] * len(region.fixed))
     tiles = pixels = used = 0
     for exposure in found.exposures:
-        use = exposure.ierr > 0
         select = None
         if config.patches.pixels != "all":
             crpix, _, d, visible = affine_maps(exposure, ra, dec)
             select = select_pixels(exposure, crpix, d, np.where(visible, reach, 0.0))
-            use = use & select
-        found_tiles = count_tiles(exposure.ierr, select)
-        tiles += found_tiles
-        used += found_tiles > 0
-        pixels += int(use.sum())
+        n_tiles, n_pixels = count_tiles(exposure.ierr, select)
+        tiles += n_tiles
+        used += n_tiles > 0
+        pixels += n_pixels
     active = [found.peaks[i] for i in region.active]
     parameters = sum(count_parameters(peak, config.bands) for peak in active)
     radii, psf = n_radii(found.mixture), _psf_gaussians(found)

@@ -41,7 +41,8 @@ def test_masked_and_unwanted_tiles_are_dropped():
     assert [8, 8] not in np.stack([kept.x0, kept.y0], -1).tolist()
     select[7, 7] = select[10, 10] = select[23, 16] = True
     kept = cut_tiles(numbered(shape), ierr, select)
-    assert count_tiles(ierr, select) == len(kept.x0) < count_tiles(ierr)
+    assert count_tiles(ierr, select) == (len(kept.x0), (kept.ierr > 0).sum())
+    assert count_tiles(ierr)[0] > len(kept.x0)
     assert sorted(zip(kept.x0.tolist(), kept.y0.tolist(), strict=True)) == [(0, 0), (16, 16)]
     none = cut_tiles(numbered(shape), np.zeros(shape))
     assert none.data.shape == (0, 64)
