@@ -184,18 +184,17 @@ def fit_mixture(
     InputError
         The image or an option cannot be used.
     """
-    layout = {
-        "oversample": float(oversample),
-        "includes_pixel": includes_pixel,
-        "normalize": normalize,
-        "trim": trim,
-        "center": center,
-        "weight": weight,
-    }
-    target, coarse = build_targets(image, **layout)
-    if ngauss < 1 or 6 * ngauss > len(target.x):
-        raise InputError(f"{ngauss} Gaussians for a PSF image with {len(target.x)} usable samples")
-    floor = min(FLOOR, _FLOOR_CORE * target.fwhm / _FWHM) if floor is None else floor
+    target, coarse = build_targets(
+        image,
+        oversample=float(oversample),
+        includes_pixel=includes_pixel,
+        normalize=normalize,
+        trim=trim,
+        center=center,
+        weight=weight,
+    )
+    check_size(ngauss, target)
+    floor = floor_of(target) if floor is None else floor
     options = Options(floor=floor, signed=signed)
     if start is not None:
         raw = to_array(getattr(start, "parameters", start)).copy()
@@ -206,11 +205,35 @@ def fit_mixture(
         best = polish(best, target, options)
     else:
         best = search(target, coarse, ngauss, options, max_steps)
-    raw = best.raw
+    return finish(best, target, options, includes_pixel, normalize, in_order=start is not None)
+
+
+def floor_of(target):
+    """Smallest sigma (native px) that suits a PSF."""
+    return min(FLOOR, _FLOOR_CORE * target.fwhm / _FWHM)
+
+
+def check_size(ngauss, target):
+    """Raise InputError when a target has too few samples for so many Gaussians."""
+    if ngauss < 1 or 6 * ngauss > len(target.x):
+        raise InputError(f"{ngauss} Gaussians for a PSF image with {len(target.x)} usable samples")
+
+
+def finish(best, target, options, includes_pixel, normalize, in_order=False):
+    """The `MixtureFit` of a minimiser's state; components by size unless they are `in_order`."""
+    raw = best.raw.copy()
     raw[:, AMP] *= target.total / raw[:, AMP].sum()
-    if start is None:
+    if not in_order:
         raw = raw[np.argsort(raw[:, CXX] + raw[:, CYY], kind="stable")]
-    return _report(from_array(raw), target, best, includes_pixel, normalize, signed)
+    return measure(
+        from_array(raw),
+        target,
+        includes_pixel,
+        normalize,
+        options.signed,
+        steps=best.steps,
+        cost=best.cost,
+    )
 
 
 def build_targets(image, **layout):
@@ -225,8 +248,8 @@ def build_targets(image, **layout):
     return target, coarse
 
 
-def _report(parameters, target, best, includes_pixel, normalize, signed):
-    """Measure the stored (float32) mixture on the image."""
+def measure(parameters, target, includes_pixel, normalize, signed, steps=0, cost=np.nan):
+    """The `MixtureFit` of a stored (float32) mixture, measured on its target's image."""
     image = target.image
     model = render_parameters(
         parameters,
@@ -254,8 +277,8 @@ def _report(parameters, target, best, includes_pixel, normalize, signed):
         signed=signed,
         center=target.center,
         shape=image.shape,
-        steps=best.steps,
-        cost=best.cost,
+        steps=steps,
+        cost=cost,
     )
     log.info(
         "PSF mixture: %d Gaussians%s, residual %.2f%% of peak, encircled energy within %.2f%% "

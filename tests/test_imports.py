@@ -20,11 +20,12 @@ LAYERS = {
     "jaxpho": set(),  # __init__: the public names, see PUBLIC below
     "jaxpho.errors": set(),
     "jaxpho.schema": {"jaxpho.errors"},
+    "jaxpho.files": set(),
     "jaxpho.core": {"jaxpho.errors"},
     "jaxpho.data": {"jaxpho.core", "jaxpho.errors", "jaxpho.schema"},
     "jaxpho.fit": {"jaxpho.core", "jaxpho.errors", "jaxpho.schema"},
 }
-LAYERS["jaxpho.output"] = {"jaxpho.data", "jaxpho.fit"} | LAYERS["jaxpho.fit"]
+LAYERS["jaxpho.output"] = {"jaxpho.data", "jaxpho.files", "jaxpho.fit"} | LAYERS["jaxpho.fit"]
 LAYERS["jaxpho.superscene"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
 LAYERS["jaxpho.report"] = {"jaxpho.superscene"} | LAYERS["jaxpho.superscene"]
 LAYERS["jaxpho.prepare"] = {"jaxpho.report", "psfmix"} | LAYERS["jaxpho.report"]
@@ -34,7 +35,7 @@ LAYERS["jaxpho.config"] = {"jaxpho.example", "jaxpho.prepare"} | LAYERS["jaxpho.
 TOP = ("jaxpho.run", "jaxpho.cli", "jaxpho.__main__")
 for _top in TOP:
     LAYERS[_top] = {"jaxpho.config", *TOP} | LAYERS["jaxpho.config"]
-LAYERS["psfmix"] = {"jaxpho.core", "jaxpho.data.psfstore", "jaxpho.errors"}
+LAYERS["psfmix"] = {"jaxpho.core", "jaxpho.data.psfstore", "jaxpho.errors", "jaxpho.files"}
 PUBLIC = {"jaxpho.core", "jaxpho.fit", "jaxpho.data", "jaxpho.errors"}
 LAYERS["jaxpho"] = PUBLIC
 

@@ -301,6 +301,36 @@ def _as_psf_dtype(values, where):
     return out
 
 
+def check_psf_store(path, group, overwrite=True):
+    """Whether a group can be written to a store: to be asked before any heavy work.
+
+    Raises
+    ------
+    InputError
+        A folder, a file that is not HDF5 or that another program holds open, a group that exists
+        when `overwrite` is False, or a folder that cannot be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"PSF store {path} is a folder; expected the name of an HDF5 file")
+    if path.exists():
+        try:
+            with h5py.File(path, "r+") as file:  # for writing: this tells that it is locked
+                if group in file and not overwrite:
+                    raise InputError(
+                        f"PSF store {path} has a group {group!r} already (overwrite is off)"
+                    )
+        except OSError as error:
+            raise InputError(
+                f"PSF store {path} cannot be opened as an HDF5 file ({error})"
+            ) from error
+    folder = path.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"PSF store {path}: the folder {folder} cannot be written to")
+
+
 def write_psf_store(path, group, model, attrs=None, overwrite=True, nradii=None, forcepho=False):
     """Write or replace one group of a PSF store; other groups are kept.
 

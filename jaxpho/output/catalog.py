@@ -14,6 +14,7 @@ from astropy.table import Table
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.catalog import Peak
 from jaxpho.errors import InputError
+from jaxpho.files import ascii_text, replacing
 from jaxpho.fit import flags as flag_registry
 from jaxpho.fit.result import PatchResult
 from jaxpho.output import columns as registry
@@ -27,7 +28,6 @@ from jaxpho.output.derived import (
     summarise,
     total_fluxes,
 )
-from jaxpho.output.files import ascii_text, replacing
 
 ARCSEC_TO_MAS = 1000.0
 

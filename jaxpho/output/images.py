@@ -9,9 +9,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from jaxpho.data.fitsread import CREATOR
+from jaxpho.files import ascii_text, file_names, replacing
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.derived import sky_position
-from jaxpho.output.files import ascii_text, file_names, replacing
 
 _STRUCTURAL = ("SIMPLE", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "EXTEND", "PCOUNT")
 _DROPPED = (*_STRUCTURAL, "GCOUNT", "BZERO", "BSCALE", "BLANK", "CHECKSUM", "DATASUM", "EXTNAME")

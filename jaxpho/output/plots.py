@@ -8,9 +8,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
 
+from jaxpho.files import ascii_text, replacing
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.derived import SourceView, ellipse_from_e, sky_position
-from jaxpho.output.files import ascii_text, replacing
 
 SOFTENING = 3.0  # the asinh stretch is linear below this many sigma
 CHI_LIMIT = 5.0  # the residual panel shows -5 to 5 sigma

@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from jaxpho.errors import InputError
+from jaxpho.files import replacing
 from jaxpho.fit.result import PatchResult
-from jaxpho.output.files import replacing
 
 FORMAT = "jaxpho-residuals-1"
 

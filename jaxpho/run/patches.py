@@ -17,13 +17,13 @@ from jaxpho.data.catalog import Peak
 from jaxpho.data.pack import pack_patch
 from jaxpho.data.regions import Region
 from jaxpho.errors import InputError
+from jaxpho.files import replacing
 from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.catalog import make_table, row_of_peak, rows_of_patch, write_catalog
 from jaxpho.output.derived import SourceView, sky_position
-from jaxpho.output.files import replacing
 from jaxpho.output.images import ImageAssembler
 from jaxpho.output.plots import write_patch_plot
 from jaxpho.output.residuals import write_residuals

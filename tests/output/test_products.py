@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from synthetic_result import EXPOSURES, POSITIONS, REFERENCE, SIZE, make_result, make_wcses
 
 from jaxpho.errors import InputError
+from jaxpho.files import file_names, replacing, safe_name
 from jaxpho.output.catalog import make_table, read_catalog, rows_of_patch, write_catalog
-from jaxpho.output.files import file_names, replacing, safe_name
 from jaxpho.output.images import ImageAssembler
 from jaxpho.output.plots import chosen_exposures, plot_patch, source_outlines, write_patch_plot
 from jaxpho.output.residuals import read_residuals, write_residuals

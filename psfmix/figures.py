@@ -1,0 +1,226 @@
+"""Diagnostic figures of PSF mixtures. The only module of the package that imports matplotlib."""
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import AsinhNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+
+# The stretch is linear below this part of the peak; residuals are shown to at least this much.
+_LINEAR, _LEAST = 1e-4, 1e-3
+_COLORS = ("#00c2d1", "#ffb000", "#6fdc6f", "#ff7ab6", "#b9a4ff", "#ff8c5a")
+_SMALLEST_SIGMA = 0.02
+
+
+def fit_figure(fit, image, title):
+    """Target, model and residual, the radial profile, and encircled energy.
+
+    Parameters
+    ----------
+    fit : MixtureFit
+    image : array (ny, nx)
+        The trimmed image that was fitted, in the fit's units.
+    title : str
+
+    Returns
+    -------
+    matplotlib Figure
+    """
+    figure = _figure(15, 8.6)
+    axes = figure.subplots(2, 3)
+    model = fit.render()
+    image = np.asarray(image, float)
+    peak = np.nanmax(image)
+    ny, nx = image.shape
+    cx, cy = fit.center
+    sides = np.array([-0.5 - cx, nx - 0.5 - cx, -0.5 - cy, ny - 0.5 - cy]) / fit.oversample
+    norm = AsinhNorm(linear_width=_LINEAR * peak, vmin=-_LINEAR * peak, vmax=peak)
+    for ax, picture, name in ((axes[0, 0], image, "PSF image"), (axes[0, 1], model, "mixture")):
+        shown = ax.imshow(picture, origin="lower", extent=sides, norm=norm, cmap="magma")
+        ax.set(title=name, xlabel="x [native pixel]", ylabel="y [native pixel]")
+        figure.colorbar(shown, ax=ax, shrink=0.8, label="flux per image pixel")
+    _ellipses(axes[0, 1], fit.parameters)
+    residual = 100 * (model - image) / peak
+    limit = max(np.nanmax(np.abs(residual)), 100 * _LEAST)
+    shown = axes[0, 2].imshow(
+        residual, origin="lower", extent=sides, vmin=-limit, vmax=limit, cmap="RdBu_r"
+    )
+    axes[0, 2].set(
+        title=f"residual: at most {100 * fit.residual:.2f} % of the peak",
+        xlabel="x [native pixel]",
+        ylabel="y [native pixel]",
+    )
+    reach = min(0.5 * (sides[1] - sides[0]), 12.0)
+    axes[0, 2].set(xlim=(-reach, reach), ylim=(-reach, reach))
+    figure.colorbar(shown, ax=axes[0, 2], shrink=0.8, label="(mixture - image) / peak [%]")
+    _profiles(axes[1, 0], fit, image, model, peak)
+    _energy(axes[1, 1], axes[1, 2], fit, image, model)
+    figure.suptitle(title)
+    return figure
+
+
+def _figure(width, height):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _ellipses(ax, parameters):
+    """One sigma of every component; dashed where its amplitude is negative."""
+    for k, p in enumerate(parameters):
+        matrix = np.array([[p["Cxx"], p["Cxy"]], [p["Cxy"], p["Cyy"]]], float)
+        value, vector = np.linalg.eigh(matrix)
+        width, height = 2 * np.sqrt(np.maximum(value, 0))
+        angle = np.degrees(np.arctan2(vector[1, 0], vector[0, 0]))
+        ax.add_patch(
+            Ellipse(
+                (p["xcr"], p["ycr"]), width, height, angle=angle, fill=False, lw=1,
+                color=_COLORS[k % len(_COLORS)], ls="-" if p["amp"] > 0 else "--",
+            )
+        )  # fmt: skip
+
+
+def _radii(fit, shape):
+    gy, gx = np.indices(shape)
+    return np.hypot(gx - fit.center[0], gy - fit.center[1]) / fit.oversample
+
+
+def _profiles(ax, fit, image, model, peak):
+    """Mean over circles, and every component's own profile."""
+    radius = _radii(fit, image.shape)
+    edges = np.concatenate([[0], np.geomspace(0.5 / fit.oversample, radius.max() / 1.3, 40)])
+    label = np.digitize(radius.ravel(), edges) - 1
+    good = np.isfinite(image).ravel()
+    count = np.bincount(label[good], minlength=len(edges))[:-1]
+    used = count > 0
+
+    def mean(picture):
+        total = np.bincount(label[good], picture.ravel()[good], len(edges))[:-1]
+        return total[used] / count[used]
+
+    where = mean(radius)
+    ax.plot(where, mean(image) / peak, "k-", lw=2, label="image")
+    ax.plot(where, mean(model) / peak, "--", color="#d1495b", lw=2, label="mixture")
+    pixel = 0.0 if fit.includes_pixel else 1 / (12 * fit.oversample**2)
+    for k, p in enumerate(fit.parameters):
+        area = np.sqrt(
+            max((p["Cxx"] + pixel) * (p["Cyy"] + pixel) - p["Cxy"] ** 2, _SMALLEST_SIGMA**4)
+        )
+        top = abs(p["amp"]) / (2 * np.pi * area) / fit.oversample**2
+        ax.plot(
+            where, top * np.exp(-0.5 * where**2 / area) / peak, lw=0.9,
+            color=_COLORS[k % len(_COLORS)], ls="-" if p["amp"] > 0 else ":",
+        )  # fmt: skip
+    floor = max(np.min(np.abs(mean(image))) / peak / 10, 1e-9)
+    ax.set(
+        xscale="log", yscale="log", ylim=(floor, 2), xlabel="radius [native pixel]",
+        ylabel="mean surface brightness / peak", title="profile and components",
+    )  # fmt: skip
+    ax.legend()
+
+
+def _energy(curve, error, fit, image, model):
+    """Encircled energy of both, and the error of the mixture's."""
+    radius = _radii(fit, image.shape).ravel()
+    order = np.argsort(radius, kind="stable")
+    good = np.isfinite(image).ravel()[order]
+    values = np.where(good, image.ravel()[order], 0.0), np.where(good, model.ravel()[order], 0.0)
+    total = values[0].sum()
+    for value, style, name in zip(values, ("k-", "--"), ("image", "mixture"), strict=True):
+        color = {} if style == "k-" else {"color": "#d1495b"}
+        curve.plot(radius[order], np.cumsum(value) / total, style, lw=2, label=name, **color)
+    curve.set(
+        xscale="log", xlim=(0.3 / fit.oversample, radius.max()), xlabel="radius [native pixel]",
+        ylabel="flux inside / sum of the stamp", title="encircled energy",
+    )  # fmt: skip
+    curve.legend(loc="lower right")
+    inside = np.asarray(fit.ee_radii) < radius.max()
+    error.axhline(0, color="0.6", lw=0.8)
+    error.plot(
+        np.asarray(fit.ee_radii)[inside], 100 * np.asarray(fit.ee_errors)[inside], "o-",
+        color="#d1495b",
+    )  # fmt: skip
+    error.set(
+        xscale="log", xlabel="radius [native pixel]", ylabel="mixture - image [% of the stamp]",
+        title=f"its error: at most {100 * fit.ee_error:.2f} % at 1-5 px",
+    )  # fmt: skip
+
+
+def ladder_figure(rungs, chosen, tolerance=None):
+    """Residual, encircled-energy error and processor time against the number of Gaussians."""
+    figure = _figure(11, 4.2)
+    left, right = figure.subplots(1, 2)
+    n = [rung.ngauss for rung in rungs]
+    left.plot(n, [100 * rung.fit.residual for rung in rungs], "o-", label="residual / peak")
+    left.plot(n, [100 * rung.fit.ee_error for rung in rungs], "s--", label="encircled energy")
+    if tolerance is not None:
+        left.axhline(100 * tolerance, color="0.5", ls=":", label="tolerance")
+    left.axvline(chosen, color="0.8", lw=6, zorder=0, label="stored")
+    left.set(yscale="log", xlabel="Gaussians", ylabel="error [%]")
+    left.legend()
+    right.plot(n, np.cumsum([rung.seconds for rung in rungs]), "o-")
+    right.set(xlabel="Gaussians", ylabel="processor time so far [s]", ylim=(0, None))
+    for ax in (left, right):
+        ax.set_xticks(n)
+    return figure
+
+
+def _shown(posterior):
+    """Amplitudes and mean sigmas of the components, by width: {label: [chain, draw]}."""
+    draws = posterior.ordered("width")
+    area = draws["Cxx"] * draws["Cyy"] - draws["Cxy"] ** 2
+    out = {}
+    for k in range(posterior.ngauss):
+        out[f"amp {k + 1}"] = draws["amp"][..., k]
+        out[f"sigma {k + 1} [px]"] = np.maximum(area[..., k], 0) ** 0.25
+    if "background" in draws:
+        out["background"] = draws["background"]
+    return out
+
+
+def trace_figure(posterior):
+    """Traces of amplitudes, widths and the likelihood, one line per chain."""
+    shown = _shown(posterior)
+    shown["log likelihood"] = posterior.log_likelihood
+    figure = _figure(12, 1.25 * len(shown) + 0.6)
+    axes = np.atleast_1d(figure.subplots(len(shown), 1, sharex=True))
+    for ax, (label, value) in zip(axes, shown.items(), strict=True):
+        for chain, color in zip(value, _COLORS * (1 + len(value) // 6), strict=False):
+            ax.plot(chain, lw=0.6, color=color)
+        ax.set_ylabel(label, rotation=0, ha="right", va="center")
+    axes[-1].set_xlabel("draw")
+    return figure
+
+
+def corner_figure(posterior):
+    """Pairs of amplitudes and widths; the stored mixture is marked."""
+    shown = {label: value.ravel() for label, value in _shown(posterior).items()}
+    varied = {label: value for label, value in shown.items() if np.ptp(value) > 0}
+    n = len(varied)
+    figure = _figure(1.6 * n + 1, 1.6 * n + 0.6)
+    axes = figure.subplots(n, n, squeeze=False)
+    best = None
+    if posterior.best is not None:
+        at = posterior.best[0] * posterior.log_likelihood.shape[1] + posterior.best[1]
+        best = {label: value[at] for label, value in varied.items()}
+    for i, (yl, y) in enumerate(varied.items()):
+        for j, (xl, x) in enumerate(varied.items()):
+            ax = axes[i, j]
+            if j > i:
+                ax.set_axis_off()
+                continue
+            if i == j:
+                ax.hist(x, 30, color="#30638e", histtype="stepfilled", alpha=0.7)
+                ax.set_yticks([])
+            else:
+                ax.plot(x, y, ",", color="#30638e", alpha=0.5, rasterized=True)
+            if best is not None:
+                ax.axvline(best[xl], color="#d1495b", lw=0.8)
+                if i != j:
+                    ax.axhline(best[yl], color="#d1495b", lw=0.8)
+            ax.tick_params(labelsize=6, labelbottom=i == n - 1, labelleft=j == 0 and i > 0)
+            if i == n - 1:
+                ax.set_xlabel(xl, fontsize=8)
+            if j == 0 and i > 0:
+                ax.set_ylabel(yl, fontsize=8)
+    return figure

@@ -1,0 +1,59 @@
+"""What a fitted mixture leaves on disk beside the store: a FITS file for people."""
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+
+from jaxpho.files import ascii_text, replacing
+
+UNITS = {
+    "amp": "", "xcr": "pixel", "ycr": "pixel", "Cxx": "pixel2", "Cyy": "pixel2", "Cxy": "pixel2",
+    "sersic_bin": "",
+}  # fmt: skip
+
+
+def write_fits(path, fit, image, provenance, ladder=None):
+    """Target, model, residual and table of parameters as extensions of one FITS file.
+
+    Parameters
+    ----------
+    path : path
+        Replaced if it exists.
+    fit : MixtureFit
+    image : array (ny, nx)
+        The trimmed image in the fit's units.
+    provenance : dict
+        Numbers and texts for the primary header; keys may be long.
+    ladder : dict, optional
+        Columns {name: (unit, values, format)} of a further table.
+    """
+    model = fit.render()
+    primary = fits.PrimaryHDU()
+    header = primary.header
+    header["OVERSAMP"] = (fit.oversample, "image pixels per native pixel")
+    header["NGAUSS"] = (len(fit.parameters), "Gaussians")
+    header["RESIDUAL"] = (fit.residual, "max |model - image| / max image")
+    if np.isfinite(fit.ee_error):
+        header["EEERROR"] = (fit.ee_error, "encircled energy at 1-5 px / stamp")
+    header["PIXINCL"] = (bool(fit.includes_pixel), "the mixture includes the native pixel")
+    for key, value in provenance.items():
+        header.add_history(ascii_text(f"{key} = {value}"))
+    table = Table(
+        {name: np.array(fit.parameters[name]) for name in fit.parameters.dtype.names}, units=UNITS
+    )
+    hdus = [primary]
+    for name, picture in (("TARGET", image), ("MODEL", model), ("RESIDUAL", model - image)):
+        hdu = fits.ImageHDU(np.asarray(picture, np.float32), name=name)
+        hdu.header["OVERSAMP"] = header["OVERSAMP"]
+        hdu.header["CRPIX1"] = (fit.center[0] + 1, "reference point of the mixture")
+        hdu.header["CRPIX2"] = (fit.center[1] + 1, "reference point of the mixture")
+        hdus.append(hdu)
+    hdus.append(fits.BinTableHDU(table, name="PARAMETERS"))
+    if ladder is not None:
+        columns = Table(
+            {name: values for name, (_, values, _) in ladder.items()},
+            units={name: unit for name, (unit, _, _) in ladder.items()},
+        )
+        hdus.append(fits.BinTableHDU(columns, name="LADDER"))
+    with replacing(path) as temporary:
+        fits.HDUList(hdus).writeto(temporary, overwrite=True)

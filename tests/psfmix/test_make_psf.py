@@ -1,0 +1,250 @@
+"""The command make-psf from image to store, figures and FITS; and what it refuses."""
+
+import json
+import subprocess
+import sys
+
+import galsim
+import h5py
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from jaxpho.data.psfstore import PSF_DTYPE, list_psf_groups, read_psf_store
+from jaxpho.errors import InputError
+from psfmix import make_psf
+from psfmix.fit import render_parameters
+from psfmix.make_psf import convert_psf_data, main
+
+OVERSAMPLE = 2
+QUICK = ["--num_warmup", "25", "--num_samples", "25", "-q"]
+
+
+@pytest.fixture(scope="module")
+def psf(tmp_path_factory):
+    """A Moffat star, twice oversampled, as a FITS file."""
+    path = tmp_path_factory.mktemp("psf") / "star.fits"
+    star = galsim.Moffat(beta=3.5, fwhm=3.0).shear(g1=0.05, g2=0.02)
+    data = star.drawImage(nx=61, ny=61, scale=1 / OVERSAMPLE).array.astype(float)
+    hdu = fits.PrimaryHDU(data)
+    hdu.header["OVERSAMP"] = OVERSAMPLE
+    hdu.writeto(path)
+    return path
+
+
+def call(psf, out, *extra):
+    return main(["--band", "r", "--psf_image", str(psf), "--outname", str(out), *QUICK, *extra])
+
+
+@pytest.fixture(scope="module")
+def sampled(psf, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sampled") / "deep" / "er"
+    assert call(psf, folder / "psf.h5", "--ngauss", "2", "--savefig", "--fitsout", "1") == 0
+    return folder
+
+
+def test_files(sampled):
+    names = {path.name for path in sampled.iterdir()}
+    expected = {"psf.h5", "psf_r.fits", "psf_r.png", "psf_r_trace.png", "psf_r_corner.png"}
+    assert names == expected
+
+
+def test_store(sampled, psf):
+    with h5py.File(sampled / "psf.h5") as file:
+        node = file["r"]
+        assert node["parameters"].shape == (1, 9, 2)
+        assert node["parameters"].dtype == PSF_DTYPE
+        assert node.attrs["n_psf_per_source"] == 18
+        np.testing.assert_array_equal(node["parameters"]["sersic_bin"][0, :, 0], np.arange(9))
+        for key in ("image", "image_sha256", "oversample", "residual", "ee_error", "version_jax"):
+            assert key in node.attrs, key
+        assert json.loads(node.attrs["options"])["ngauss"] == 2
+        assert node.attrs["amplitude_sum"] == "stamp" and not node.attrs["includes_pixel"]
+    model = read_psf_store(sampled / "psf.h5", "r").collapsed()
+    image = fits.getdata(psf)
+    drawn = render_parameters(model.parameters[0], image.shape, OVERSAMPLE)
+    residual = np.abs(drawn - image).max() / image.max()
+    assert residual == pytest.approx(model.attrs["residual"], rel=1e-3) and residual < 0.05
+    assert model.parameters["amp"].sum() == pytest.approx(image.sum(), rel=1e-5)
+    assert np.abs(model.parameters["xcr"]).max() < 0.05
+
+
+def test_fits(sampled, psf):
+    with fits.open(sampled / "psf_r.fits") as hdus:
+        names = [hdu.name for hdu in hdus]
+        assert names == ["PRIMARY", "TARGET", "MODEL", "RESIDUAL", "PARAMETERS"]
+        np.testing.assert_allclose(hdus["TARGET"].data, fits.getdata(psf), rtol=1e-6)
+        np.testing.assert_allclose(
+            hdus["RESIDUAL"].data, hdus["MODEL"].data - hdus["TARGET"].data, atol=1e-7
+        )
+    table = Table.read(sampled / "psf_r.fits", hdu="PARAMETERS")
+    assert len(table) == 2 and str(table["Cxx"].unit) == "pix2"
+
+
+def test_sampling_is_never_worse_than_the_optimum(sampled, psf, tmp_path):
+    assert call(psf, tmp_path / "map.h5", "--ngauss", "2", "--method", "map") == 0
+    image = fits.getdata(psf)
+
+    def chi2(path):
+        model = read_psf_store(path, "r").collapsed()
+        return np.sum(
+            (render_parameters(model.parameters[0], image.shape, OVERSAMPLE) - image) ** 2
+        )
+
+    optimum = chi2(tmp_path / "map.h5")
+    assert chi2(sampled / "psf.h5") <= optimum * (1 + 1e-6)
+    attrs = read_psf_store(sampled / "psf.h5", "r").attrs
+    assert attrs["log_likelihood"] >= attrs["log_likelihood_optimum"]
+
+
+def test_added_groups_and_overwrite(psf, tmp_path, capsys):
+    out = tmp_path / "psf.h5"
+    quick = ("--method", "map", "--savefig", "0", "--ngauss", "1")
+    assert call(psf, out, *quick) == 0
+    assert call(psf, out, *quick, "--band", "i/ccd1", "--normalize", "unit") == 0
+    assert list_psf_groups(out) == ["i/ccd1", "r"]
+    assert read_psf_store(out, "i/ccd1").amplitude_sum == "unit"
+    before = out.read_bytes()
+    assert call(psf, out, *quick, "--overwrite", "0") == 2
+    assert "has a group 'r' already (overwrite is off)" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert call(psf, out, *quick, "--ngauss", "2", "--overwrite", "1") == 0
+    assert read_psf_store(out, "r").collapsed().ngauss == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["psf.h5"]
+
+
+def test_forcepho_names(psf, tmp_path):
+    out = tmp_path / "psf.h5"
+    call(psf, out, "--method", "map", "--savefig", "0", "--ngauss", "2", "--forcepho-names")
+    with h5py.File(out) as file:
+        assert file["r/parameters"].shape == (1, 18)
+        assert {"xcen", "ycen"} < set(file["r/parameters"].dtype.names)
+    assert read_psf_store(out, "r").collapsed().ngauss == 2
+
+
+def test_ladder_and_tolerance(psf, tmp_path, caplog):
+    out = tmp_path / "psf.h5"
+    extra = ("--method", "map", "--ladder", "1:4", "--fitsout", "1")
+    assert call(psf, out, *extra, "--tolerance", "2%") == 0
+    table = Table.read(tmp_path / "psf_r.fits", hdu="LADDER")
+    assert list(table["ngauss"]) == [1, 2, 3, 4]
+    assert np.all(np.diff(table["residual"]) < 0)
+    stored = read_psf_store(out, "r").collapsed()
+    within = np.asarray(table["residual"]) <= 2.0
+    assert stored.ngauss == table["ngauss"][np.argmax(within)]
+    assert (tmp_path / "psf_r_ladder.png").exists()
+    assert call(psf, out, "--method", "map", "--ladder", "1:2", "--tolerance", "1e-6") == 0
+    assert "no mixture of the ladder reaches" in caplog.text
+    assert read_psf_store(out, "r").collapsed().ngauss == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, r"shape \(61,\); expected a 2-D image"),
+        ({"data": np.full((21, 21), np.nan)}, "no finite pixel"),
+        ({"data": -np.ones((21, 21))}, "both must be positive"),
+        ({"args": ["--trim", "31"]}, "trim of 31 pixels leaves nothing"),
+        ({"args": ["--oversample", "0"]}, "oversampling is 0"),
+        ({"args": ["--ngauss", "16"], "data": np.ones((9, 9))}, "81 usable pixels for 16"),
+        ({"args": ["--ngauss", "0"]}, "--ngauss is 0; expected 1 to 16"),
+        ({"args": ["--tolerance", "often"]}, "--tolerance is 'often'"),
+        ({"args": ["--ladder", "4"]}, "--ladder is '4'"),
+        ({"args": ["--snr", "-1"]}, "snr is -1"),
+        ({"args": ["--num_chains", "0"]}, "num_chains is 0"),
+        ({"args": ["--band", ""]}, "--band is ''"),
+    ],
+)
+def test_bad_input_leaves_the_store_alone(psf, tmp_path, capsys, change, message):
+    out = tmp_path / "psf.h5"
+    with h5py.File(out, "w") as file:
+        file["i/parameters"] = np.zeros(3)
+    before = out.read_bytes()
+    image = psf
+    if "data" in change or not change:
+        image = tmp_path / "bad.fits"
+        hdu = fits.PrimaryHDU(change.get("data", np.ones(61)))
+        hdu.header["OVERSAMP"] = 2
+        hdu.writeto(image)
+    assert call(image, out, "--ngauss", "1", *change.get("args", ())) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("make-psf: ") and error.count("\n") == 1
+    assert message.replace("\\", "") in error
+    assert out.read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} <= {"psf.h5", "bad.fits"}
+
+
+def test_bad_stores(psf, tmp_path, capsys):
+    text = tmp_path / "notes.h5"
+    text.write_text("not HDF5")
+    assert call(psf, text) == 2
+    assert "cannot be opened as an HDF5 file" in capsys.readouterr().err
+    assert text.read_text() == "not HDF5"
+    assert call(psf, tmp_path) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert call(psf, text / "below.h5") == 2
+    assert "cannot be written to" in capsys.readouterr().err
+
+
+def test_locked_store(psf, tmp_path, capsys):
+    out = tmp_path / "psf.h5"
+    with h5py.File(out, "w") as file:
+        file["i/parameters"] = np.zeros(3)
+    hold = f"import h5py, sys; f = h5py.File({str(out)!r}, 'a'); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline().strip() == "held"
+        assert call(psf, out) == 2
+        other.communicate("\n")
+    assert "cannot be opened" in capsys.readouterr().err
+
+
+def test_script_from_another_directory(psf, tmp_path):
+    script = make_psf.__file__
+    done = subprocess.run(
+        [
+            sys.executable, script, "--band", "g", "--psf_image_name", str(psf), "--method", "map",
+            "--ngauss", "1", "--outname", "mixtures/psf.h5", "--overwrite", "1", "--savefig",
+            "--fitsout", "1",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "PSF mixture: 1 Gaussians" in done.stderr and "wrote mixtures/psf.h5" in done.stderr
+    found = {p.name for p in (tmp_path / "mixtures").iterdir()}
+    assert found == {"psf.h5", "psf_g.fits", "psf_g.png"}
+
+
+def test_help_names_units():
+    text = make_psf.parser().format_help()
+    for word in ("arcsec", "image pixels", "max(image)", "exit codes", "stamp"):
+        assert word in text
+
+
+@pytest.mark.parametrize("includes", [False, True])
+def test_convert_psf_data(includes):
+    """The same image from the mixture in image pixels and from the stored one."""
+    from psfmix.model import brightness
+
+    shape, oversample = (40, 51), 2.0
+    mixture = {
+        "amp": [0.7, 0.3], "x": [25.5, 24.0], "y": [19.0, 21.0], "Cxx": [9.0, 60.0],
+        "Cyy": [7.0, 50.0], "Cxy": [1.0, -8.0],
+    }  # fmt: skip
+    stored = convert_psf_data(
+        mixture, shape=shape, oversample=oversample, nradii=3, includes_pixel=includes
+    )
+    assert stored.shape == (1, 3, 2) and stored.dtype == PSF_DTYPE
+    np.testing.assert_array_equal(stored["sersic_bin"][0], [[0, 0], [1, 1], [2, 2]])
+    y, x = np.indices(shape, float)
+    raw = np.array([mixture[k] for k in ("amp", "x", "y", "Cxx", "Cyy", "Cxy")]).T
+    raw[:, 3:5] -= 0.0 if includes else 1 / 12
+    expected = brightness(raw, x, y, *[0.0 if includes else 1 / 12] * 2)
+    drawn = render_parameters(stored[0, 1], shape, oversample, includes_pixel=includes)
+    np.testing.assert_allclose(drawn, expected, atol=1e-6 * expected.max())
+    mixture["Cyy"] = [0.05, 50.0]
+    if not includes:
+        with pytest.raises(InputError, match="narrower than the image's pixel"):
+            convert_psf_data(mixture, shape=shape)
