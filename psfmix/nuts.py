@@ -33,9 +33,10 @@ log = logging.getLogger("psfmix.nuts")
 CHUNK = 25
 """Iterations of one call of the compiled program: warm-up and draws share it."""
 _TARGET_ACCEPT = 0.9
-_MAX_TREE_DEPTH = 8
+_MAX_TREE_DEPTH = 7
 # Spread of the chains' starts about the mode, in units of the whitened coordinates.
 _SPREAD = 0.5
+_MAX_RHAT = 1.1
 # Candidates for the best draw, by their float32 likelihood, that are looked at in float64.
 _CANDIDATES = 100
 
@@ -78,7 +79,8 @@ class _Sampler:
             xi,
             num_warmup=self.settings.num_warmup,
             step_size=0.5,
-            adapt_mass_matrix=False,
+            adapt_mass_matrix=True,
+            dense_mass=True,
             target_accept_prob=_TARGET_ACCEPT,
             max_tree_depth=_MAX_TREE_DEPTH,
             find_heuristic_step_size=False,
@@ -139,7 +141,8 @@ def sample_mixture(
     `signed`) and their sum is free: how much the noise leaves open is part of the posterior.
 
     The chains start around the mode that is nearest to the optimum, in coordinates whitened with
-    the Fisher matrix there, and only the step size is adapted.
+    the Fisher matrix there; step size and a dense mass matrix are adapted from then on, as these
+    posteriors are far from normal.
 
     Parameters
     ----------
@@ -354,6 +357,13 @@ def _posterior(found, density, judge, optimum, unit, normalize, includes_pixel, 
     if layout.fit_bg:
         draws[BACKGROUND] = background * sky
     rhat, ess = diagnose(draws)
+    worst = max((np.nanmax(r) for r in rhat.values() if np.any(np.isfinite(r))), default=np.nan)
+    if worst > _MAX_RHAT:
+        log.warning(
+            "R-hat up to %.2f: chains visit different mixtures that describe the image alike; "
+            "draws of single components mean little, the stored mixture does not depend on them",
+            worst,
+        )
     parameters = from_array(chosen * scale)
     fit = measure(
         parameters,
@@ -369,7 +379,7 @@ def _posterior(found, density, judge, optimum, unit, normalize, includes_pixel, 
         counts["num_samples"],
         found["num_gradients"],
         found["divergences"],
-        max((np.nanmax(r) for r in rhat.values() if np.any(np.isfinite(r))), default=np.nan),
+        worst,
         min((np.nanmin(e) for e in ess.values() if np.any(np.isfinite(e))), default=np.nan),
         "the optimum" if at is None else f"draw {at[1]} of chain {at[0]}",
     )
