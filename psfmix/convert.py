@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import numpy as np
+from tqdm import tqdm
 
 from jaxpho.data.psfstore import PSFModel
 from jaxpho.errors import InputError
@@ -64,7 +65,7 @@ def transform_parameters(parameters, matrix):
     return out
 
 
-def fit_grid(images, locations=None, **options):
+def fit_grid(images, locations=None, progress=False, **options):
     """Mixtures at several detector positions, components in correspondence.
 
     The first image (the one nearest the middle of the locations) is searched for a mixture; every
@@ -76,6 +77,8 @@ def fit_grid(images, locations=None, **options):
     images : sequence of array (ny, nx)
     locations : array (nloc, 2), optional
         x, y pixel of each image; needed when there are several.
+    progress : bool
+        Show a progress bar on standard error.
     **options
         Of `psfmix.fit.fit_mixture`.
 
@@ -98,7 +101,7 @@ def fit_grid(images, locations=None, **options):
     fits = [None] * len(images)
     first = int(np.argmin(np.sum((places - places.mean(axis=0)) ** 2, axis=1)))
     fits[first] = fit_mixture(images[first], **options)
-    for _ in range(len(images) - 1):
+    for _ in tqdm(range(len(images) - 1), desc="positions", disable=not progress):
         done = [k for k, fit in enumerate(fits) if fit is not None]
         todo = [k for k, fit in enumerate(fits) if fit is None]
         separation = np.sum((places[todo][:, None] - places[done][None]) ** 2, axis=-1)

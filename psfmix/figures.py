@@ -224,3 +224,46 @@ def corner_figure(posterior):
             if j == 0 and i > 0:
                 ax.set_ylabel(yl, fontsize=8)
     return figure
+
+
+def varying_figure(model, errors, title):
+    """Residuals at the positions and where they are left out, and the shape over the field.
+
+    Parameters
+    ----------
+    model : PSFModel
+        With locations.
+    errors : psfmix.varying.Interpolation
+    title : str
+    """
+    figure = _figure(15, 4.8)
+    x, y = model.locations.T
+    panels = figure.subplots(1, 3)
+    top = 100 * np.nanmax([errors.at_nodes.max(), np.nanmax([*errors.left_out, 0.0])])
+    for ax, value, name in (
+        (panels[0], errors.at_nodes, "fitted here"),
+        (panels[1], errors.left_out, "interpolated, position left out"),
+    ):
+        shown = ax.scatter(x, y, 160, c=100 * value, vmin=0, vmax=top, cmap="viridis", marker="s")
+        empty = ~np.isfinite(value)
+        ax.scatter(x[empty], y[empty], 30, color="0.7", marker="x")
+        figure.colorbar(shown, ax=ax, shrink=0.8, label="largest residual / peak [%]")
+        ax.set(title=name, xlabel="x [pixel]", ylabel="y [pixel]")
+    p = model.parameters
+    weight = p["amp"] / p["amp"].sum(-1, keepdims=True)
+    centre = [np.sum(weight * p[k], -1, keepdims=True) for k in ("xcr", "ycr")]
+    offset = [p[k] - c for k, c in zip(("xcr", "ycr"), centre, strict=True)]
+    xx = np.sum(weight * (p["Cxx"] + offset[0] ** 2), -1)
+    yy = np.sum(weight * (p["Cyy"] + offset[1] ** 2), -1)
+    xy = np.sum(weight * (p["Cxy"] + offset[0] * offset[1]), -1)
+    angle = 0.5 * np.arctan2(2 * xy, xx - yy)
+    size = np.hypot(xx - yy, 2 * xy) / (xx + yy)
+    shown = panels[2].quiver(
+        x, y, size * np.cos(angle), size * np.sin(angle), np.sqrt(np.abs(xx + yy) / 2),
+        headlength=0, headaxislength=0, headwidth=1, pivot="mid", cmap="magma",
+    )  # fmt: skip
+    figure.colorbar(shown, ax=panels[2], shrink=0.8, label="second-moment sigma [native pixel]")
+    panels[2].quiverkey(shown, 0.85, 1.03, 0.1, "ellipticity .1", labelpos="E")
+    panels[2].set(title="shape of the mixture", xlabel="x [pixel]")
+    figure.suptitle(f"{title}: {p.shape[1]} Gaussians at {len(p)} positions")
+    return figure

@@ -35,7 +35,14 @@ LAYERS["jaxpho.config"] = {"jaxpho.example", "jaxpho.prepare"} | LAYERS["jaxpho.
 TOP = ("jaxpho.run", "jaxpho.cli", "jaxpho.__main__")
 for _top in TOP:
     LAYERS[_top] = {"jaxpho.config", *TOP} | LAYERS["jaxpho.config"]
-LAYERS["psfmix"] = {"jaxpho.core", "jaxpho.data.psfstore", "jaxpho.errors", "jaxpho.files"}
+LAYERS["psfmix"] = {
+    "jaxpho.core",
+    "jaxpho.data.psfstore",
+    "jaxpho.data.psfex",
+    "jaxpho.data.tables",
+    "jaxpho.errors",
+    "jaxpho.files",
+}
 PUBLIC = {"jaxpho.core", "jaxpho.fit", "jaxpho.data", "jaxpho.errors"}
 LAYERS["jaxpho"] = PUBLIC
 

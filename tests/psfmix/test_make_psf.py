@@ -16,6 +16,7 @@ from jaxpho.errors import InputError
 from psfmix import make_psf
 from psfmix.fit import render_parameters
 from psfmix.make_psf import convert_psf_data, main
+from psfmix.options import make_parser
 
 OVERSAMPLE = 2
 QUICK = ["--num_warmup", "25", "--num_samples", "25", "-q"]
@@ -218,9 +219,31 @@ def test_script_from_another_directory(psf, tmp_path):
 
 
 def test_help_names_units():
-    text = make_psf.parser().format_help()
+    text = make_parser().format_help()
     for word in ("arcsec", "image pixels", "max(image)", "exit codes", "stamp"):
         assert word in text
+
+
+def test_varying(tmp_path, capsys):
+    """A cube and a table of positions: one group with locations, and a figure."""
+    stars = [galsim.Moffat(beta=3.5, fwhm=2 + 0.1 * k) for k in range(5)]
+    cube = [s.drawImage(nx=31, ny=31, scale=1 / OVERSAMPLE).array.astype(float) for s in stars]
+    hdu = fits.PrimaryHDU(np.array(cube))
+    hdu.header["OVERSAMP"] = OVERSAMPLE
+    hdu.writeto(tmp_path / "cube.fits")
+    places = Table({"x": [0.0, 100, 0, 100, 50], "y": [0.0, 0, 100, 100, 50]})
+    places.write(tmp_path / "places.csv")
+    out = tmp_path / "psf.h5"
+    where = ("--locations", str(tmp_path / "places.csv"), "--ngauss", "2")
+    assert call(tmp_path / "cube.fits", out, *where) == 0
+    model = read_psf_store(out, "r").collapsed()
+    assert model.parameters.shape == (5, 2)
+    np.testing.assert_allclose(model.locations[:, 0], places["x"])
+    assert "left_out" in model.attrs and (tmp_path / "psf_r.png").exists()
+    assert call(tmp_path / "cube.fits", out, *where, "--ladder", "1:2") == 2
+    assert "are for one image" in capsys.readouterr().err
+    assert call(tmp_path / "cube.fits", out, "--grid", "8") == 2
+    assert "--grid is '8'; expected NX,NY,N" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("includes", [False, True])

@@ -1,0 +1,165 @@
+"""The arguments of `make-psf`."""
+
+import argparse
+
+import numpy as np
+
+from jaxpho.errors import InputError
+
+LARGEST = 16
+"""Gaussians that a mixture may have."""
+
+DESCRIPTION = """\
+Fit a mixture of Gaussians to the image of a PSF and store it, under the name of its band, in an
+HDF5 file that jaxpho-fit and forcepho read.
+"""
+EPILOG = """\
+The mixture of least squares is found by Levenberg-Marquardt from many starts (--method map stops
+there). From it NUTS draws from the posterior of a mixture given the image, with the same error in
+every pixel, sigma = max(image) / snr. The stored mixture is the one of highest likelihood, the
+optimum included: it is never worse than --method map.
+
+Stored centres are in native detector pixels from the geometric centre ((nx - 1) / 2, (ny - 1) / 2)
+of the trimmed image; covariances in native pixels^2, without the 1 / (12 oversample^2) of the
+image's own pixels (unless --psf_includes_pixel).
+
+exit codes: 0 done, 2 wrong input (nothing is changed then).
+"""
+
+
+def make_parser():
+    """The arguments."""
+    p = argparse.ArgumentParser(
+        "make-psf", description=DESCRIPTION, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    g = p.add_argument_group("image")
+    g.add_argument("--band", required=True, help="name of the group in the store; wins over FILTER")
+    g.add_argument(
+        "--psf_image", "--psf_image_name", required=True, metavar="FITS", help="image of the PSF"
+    )
+    g.add_argument(
+        "--ext", help="extension, number or name (default: 0, or the first with an image)"
+    )
+    g.add_argument(
+        "--locations", metavar="TABLE",
+        help="varying PSF: table with columns x, y (detector pixel, 0-indexed) of the planes of a "
+        "cube, or x, y, file of the images in the folder --psf_image",
+    )  # fmt: skip
+    g.add_argument(
+        "--grid", metavar="NX,NY,N",
+        help="varying PSF: --psf_image is a PSFEx model, taken at N x N positions of a detector of "
+        "NX x NY pixels",
+    )  # fmt: skip
+    g.add_argument("--plane", type=int, help="plane of a cube, from 0")
+    g.add_argument(
+        "--oversample", type=float,
+        help="image pixels per native pixel (default: card OVERSAMP, DET_SAMP or OVERSAMPL; or 1)",
+    )  # fmt: skip
+    g.add_argument(
+        "--sci_pix_scale", type=float,
+        help="native pixel in arcsec: gives the oversampling where PIXELSCL says the image's pixel",
+    )  # fmt: skip
+    g.add_argument(
+        "--trim", type=int, default=0, help="image pixels cut off every side (default 0)"
+    )
+    g.add_argument(
+        "--psf_includes_pixel", action="store_true",
+        help="the image is integrated over the native pixel (drizzled, PSFEx): keep it",
+    )  # fmt: skip
+    g.add_argument(
+        "--normalize", choices=("stamp", "unit"), default="stamp",
+        help="amplitudes sum to the sum of the trimmed image, or to 1 (default stamp)",
+    )  # fmt: skip
+    g = p.add_argument_group("mixture")
+    g.add_argument("--ngauss", type=int, default=4, help="Gaussians (default 4)")
+    g.add_argument(
+        "--signed", "--ngauss_neg", action="store_true", dest="signed",
+        help="let amplitudes be negative: half the residual with as many Gaussians",
+    )  # fmt: skip
+    g.add_argument(
+        "--ladder", metavar="A:B", help="fit A, A+1, ... B Gaussians; table and figure of errors"
+    )
+    g.add_argument(
+        "--tolerance", metavar="R",
+        help="store the smallest mixture of the ladder (default 1:10) whose residual is at most R "
+        "of the peak, such as 1%% or .01",
+    )  # fmt: skip
+    g.add_argument("--method", choices=("nuts", "map"), default="nuts", help="map: optimum only")
+    g = p.add_argument_group("sampling")
+    g.add_argument(
+        "--snr", type=float, default=20.0, help="max(image) / error of every pixel (default 20)"
+    )
+    g.add_argument(
+        "--fix_amplitude", action="store_true", help="hold the amplitudes at the optimum's"
+    )
+    g.add_argument("--fit_bg", action="store_true", help="add a constant background to the model")
+    g.add_argument("--num_warmup", type=int, default=300, help="iterations a chain (default 300)")
+    g.add_argument("--num_samples", type=int, default=500, help="draws a chain (default 500)")
+    g.add_argument("--num_chains", type=int, default=2, help="chains (default 2)")
+    g.add_argument("--seed", type=int, default=0, help="of the random numbers (default 0)")
+    g = p.add_argument_group("output")
+    g.add_argument("--outname", required=True, metavar="H5", help="store; created or added to")
+    g.add_argument(
+        "--overwrite", type=int, choices=(0, 1), default=1, nargs="?", const=1,
+        help="replace the group if it exists (default 1)",
+    )  # fmt: skip
+    g.add_argument(
+        "--nradii", type=int, default=9, help="Sersic radii the PSF is repeated for (default 9)"
+    )
+    g.add_argument(
+        "--forcepho-names", "--forcepho_names", action="store_true", dest="forcepho",
+        help="fields xcen, ycen and shape (nloc, nradii * ngauss), as forcepho's code reads",
+    )  # fmt: skip
+    g.add_argument(
+        "--savefig", type=int, choices=(0, 1), default=1, nargs="?", const=1,
+        help="figures beside the store (default 1)",
+    )  # fmt: skip
+    g.add_argument(
+        "--fitsout", type=int, choices=(0, 1), default=0, nargs="?", const=1,
+        help="FITS file of target, model, residual and parameters beside the store (default 0)",
+    )  # fmt: skip
+    g.add_argument("--show", action="store_true", help="open the figures in a window at the end")
+    g.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
+    return p
+
+
+def sizes_of(args):
+    """Numbers of Gaussians to fit."""
+    if not 1 <= args.ngauss <= LARGEST:
+        raise InputError(f"--ngauss is {args.ngauss}; expected 1 to {LARGEST}")
+    if args.nradii < 1:
+        raise InputError(f"--nradii is {args.nradii}; expected at least 1")
+    if args.ladder is None and args.tolerance is None:
+        return [args.ngauss]
+    text = args.ladder or "1:10"
+    try:
+        low, high = (int(part) for part in text.split(":"))
+    except ValueError:
+        low, high = 0, 0
+    if not 1 <= low <= high <= LARGEST:
+        raise InputError(f"--ladder is {text!r}; expected A:B with 1 <= A <= B <= {LARGEST}")
+    sizes = set(range(low, high + 1))
+    return sorted(sizes | {args.ngauss} if args.tolerance is None else sizes)
+
+
+def fraction(text):
+    """A fraction such as 1% or .01."""
+    try:
+        value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        value = np.nan
+    if not 0 < value < 1:
+        raise InputError(f"--tolerance is {text!r}; expected a part of the peak such as 1% or .01")
+    return value
+
+
+def grid_of(text):
+    """Size of a detector and positions a side, from NX,NY,N."""
+    try:
+        nx, ny, number = (int(part) for part in text.split(","))
+    except ValueError:
+        nx, ny, number = 0, 0, 0
+    if min(nx, ny, number) < 2:
+        raise InputError(f"--grid is {text!r}; expected NX,NY,N such as 2048,4096,5")
+    return nx, ny, number
