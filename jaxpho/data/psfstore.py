@@ -89,7 +89,7 @@ class PSFModel:
                 f"PSF amplitude_sum is {self.amplitude_sum!r}; expected one of {_SUMS}"
             )
         object.__setattr__(self, "parameters", parameters)
-        object.__setattr__(self, "locations", locations if nloc > 1 else None)
+        object.__setattr__(self, "locations", locations)
 
     @property
     def ngauss(self):
@@ -114,7 +114,7 @@ class PSFModel:
             Components stay in correspondence: amplitude, centre and covariance are averaged with
             non-negative weights, which keeps covariances positive definite.
         """
-        if self.locations is None:
+        if len(self.parameters) == 1:
             return self.parameters[0].copy()
         weights = location_weights(self.locations, x, y, method)
         out = self.parameters[int(np.argmax(weights))].copy()
@@ -251,7 +251,7 @@ def _read_group(file, path, group):
         )
     _check_values(parameters, where)
     locations = None
-    if "detector_locations" in node and len(parameters) > 1:
+    if "detector_locations" in node:
         locations = np.asarray(node["detector_locations"], dtype=float)
         if locations.shape != (2, len(parameters)):
             raise InputError(

@@ -1,29 +1,14 @@
-"""Writing files so that a reader never sees half of one."""
+"""Names of the files of a run."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
+from jaxpho.data.files import replacing
 
-@contextlib.contextmanager
-def replacing(path):
-    """A temporary path in the same folder, which replaces `path` when the block succeeds.
-
-    The suffix is kept, because writers choose their format by it. The folder is created.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+__all__ = ["LONGEST_NAME", "ascii_text", "file_names", "replacing", "safe_name"]
 
 
 LONGEST_NAME = 120
