@@ -187,6 +187,7 @@ def build_patch(
     gain: Sequence[float] | None = None,
     pixel_term: Sequence[float] | None = None,
     tiles_per_block: int = 4,
+    relative: bool = True,
     pad: bool = True,
     dtype=np.float32,
 ) -> tuple[Patch, list[slice]]:
@@ -209,6 +210,8 @@ def build_patch(
         [E] 0 where the PSF includes the pixel; 1 by default.
     tiles_per_block : int
         Tiles a kernel step treats together.
+    relative : bool
+        Count pixels from an integer origin of each exposure; False keeps the origin at 0.
     pad : bool
         Pad shapes to buckets.
     dtype : dtype
@@ -244,7 +247,8 @@ def build_patch(
     for e, t in enumerate(tiles):
         at = slice(starts[e], starts[e + 1])
         block_exposure[at] = e
-        pix0[e] = t.x0.min(), t.y0.min()
+        if relative:
+            pix0[e] = t.x0.min(), t.y0.min()
         n = len(t.x0)
         good = (t.ierr > 0) & np.isfinite(t.ierr) & np.isfinite(t.data)
         for target, value in (
@@ -257,7 +261,7 @@ def build_patch(
             view[:n] = value
             view[n:] = value[-1] if target.ndim == 2 else 0.0
         extent = np.array([np.ptp(t.x0), np.ptp(t.y0)]) + TILE
-        center[e] = (extent - 1) / 2
+        center[e] = (extent - 1) / 2 + [t.x0.min(), t.y0.min()] - pix0[e]
         scale[e] = extent.max() / 2
 
     def padded(a, fill=0.0):

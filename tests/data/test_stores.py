@@ -65,6 +65,7 @@ def test_rewritten_stores_are_equal(case, tmp_path):
     rewrite(case, ("meta.json", "pixels.h5", "psf.h5", "splines.h5"), tmp_path)
 
 
+@pytest.mark.realdata
 @pytest.mark.parametrize("name", ["case1", "case2"])
 def test_forcephos_stores_rewritten_are_equal(data_dir, name, tmp_path):
     files = ("meta.json", "pixels.h5", "psf_store.h5", "sersic_splines.h5")
