@@ -16,9 +16,12 @@ import numpy as np
 from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
 
 from jaxpho.core.pixel import TILE, TILE_PIXELS
-from jaxpho.data.metastore import MetaStore
+from jaxpho.data.metastore import MetaStore, header_number, open_meta_store
+from jaxpho.data.packing import PackedPatch
 from jaxpho.data.pixelstore import PixelStore
 from jaxpho.data.psfstore import PSFModel, read_psf_store
+from jaxpho.data.skyregion import Circle
+from jaxpho.data.unpack import patch_from_arrays
 from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.forcepho")
@@ -34,14 +37,6 @@ PSF_NAMES = {
     "psfgauss_sersic_bin": "sersic_bin",
 }
 """Packed array -> field of a PSF mixture."""
-
-
-class Circle(NamedTuple):
-    """A region of the sky: ra, dec [deg] and radius [arcsec]."""
-
-    ra: float
-    dec: float
-    radius: float
 
 
 class Selected(NamedTuple):
@@ -206,7 +201,9 @@ def pack_pixels(
     for e in exposures:
         flux, ierr = pixels.superpixels(e.band, e.name, e.column, e.row)
         if tweak_background:
-            flux = flux - np.float32(_level(e, tweak_background))
+            flux = flux - np.float32(
+                header_number(e.header, tweak_background, f"{e.band}/{e.name}")
+            )
         columns["xpix"].append((TILE * e.column[:, None] + k // TILE).reshape(-1))
         columns["ypix"].append((TILE * e.row[:, None] + k % TILE).reshape(-1))
         columns["data"].append(flux.reshape(-1))
@@ -227,16 +224,6 @@ def pack_pixels(
         "bandlist": np.array(bandlist),
         "epaths": np.array([f"{e.band}/{e.name}" for e in exposures]),
     }
-
-
-def _level(exposure: Selected, card: str) -> float:
-    value = exposure.header.get(card, 0.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise InputError(
-            f"exposure {exposure.band}/{exposure.name}: header card {card} is {value!r}, expected "
-            "the background as a number"
-        )
-    return float(value)
 
 
 def pack_scene(exposures: Sequence[Selected], psf_store, radii, ra, dec) -> dict[str, np.ndarray]:
@@ -268,3 +255,42 @@ def pack_scene(exposures: Sequence[Selected], psf_store, radii, ra, dec) -> dict
             "n_radii": np.int64(len(radii)),
         }
     )
+
+
+def pack_stores(
+    meta,
+    pixels,
+    psf_store,
+    peaks: Sequence,
+    *,
+    region: Circle,
+    radii,
+    bands: Sequence[str] | None = None,
+    tweak_background: str | None = None,
+    max_snr: float | None = None,
+    dtype=np.float32,
+) -> PackedPatch:
+    """Pack a patch from stores by forcepho's rules, its kernel's included.
+
+    Parameters
+    ----------
+    meta, pixels, psf_store : paths
+    peaks : sequence of Peak
+        Their positions are where the astrometry is linearised.
+    region : Circle
+    radii : [K] of the Sersic table, arcsec.
+    bands, tweak_background, max_snr
+        See `find_exposures` and `pack_pixels`; bands default to those of the meta store.
+
+    Returns
+    -------
+    PackedPatch
+        All sources have the first one's PSF; pixels are counted from the image's corner.
+    """
+    meta = open_meta_store(meta)
+    with PixelStore(pixels) as store:
+        exposures = find_exposures(meta, store, region, bands or meta.bands)
+        arrays = pack_pixels(store, exposures, tweak_background, max_snr)
+    ra, dec = ([getattr(p, name) for p in peaks] for name in ("ra", "dec"))
+    arrays |= pack_scene(exposures, psf_store, radii, ra, dec)
+    return patch_from_arrays(arrays, first_psf=True, relative=False, pad=False, dtype=dtype)

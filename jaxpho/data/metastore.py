@@ -232,6 +232,14 @@ def check_header(header: fits.Header, band: str, where: str) -> tuple[int, int]:
     return nside[0], nside[1]
 
 
+def header_number(header: fits.Header, card: str, where: str) -> float:
+    """A number of a header, 0 where the card is missing."""
+    value = header.get(card, 0.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise InputError(f"{where}: header card {card} is {value!r}, expected a number")
+    return float(value)
+
+
 def check_ids(names, where: str) -> None:
     """Raise InputError when an id cannot be a group of its own beside the others."""
     known = set(names)

@@ -142,6 +142,20 @@ class PSFModel:
         first["sersic_bin"] = -1
         return replace(self, parameters=first)
 
+    def single(self):
+        """The model with one mixture for all radii, whatever the store.
+
+        Where forcepho's mixtures differ between radii (fewer Gaussians for large ones) it is that
+        of the smallest radius, the most detailed.
+        """
+        found = self.collapsed()
+        if found is None:
+            bins = self.parameters["sersic_bin"][0]
+            first = self.parameters[:, bins == bins.min()].copy()
+            first["sersic_bin"] = -1
+            found = replace(self, parameters=first)
+        return found
+
     def repeated(self, nradii):
         """The model with its mixture written out for each of `nradii` Sersic radii."""
         single = self.collapsed()

@@ -62,6 +62,11 @@ def cut_tiles(data: np.ndarray, ierr: np.ndarray, select: np.ndarray | None = No
     return TileSet(column * TILE, row * TILE, tile_data[column, row], tile_ierr[column, row])
 
 
+def tiles_of(select: np.ndarray) -> np.ndarray:
+    """Whether a pixel of each super-pixel is selected: [ny, nx] bool -> [nx/8, ny/8]."""
+    return _any(select).T
+
+
 def count_tiles(ierr: np.ndarray, select: np.ndarray | None = None) -> int:
     """How many tiles `cut_tiles` would keep of an image of these 1/sigma."""
     return int((_any(ierr > 0) & (True if select is None else _any(select))).sum())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
+from jaxpho.data.hdf5 import writing
 from jaxpho.data.packing import Astrometry, PackedPatch, build_patch
 from jaxpho.data.psfstore import PSF_DTYPE
 from jaxpho.data.tiles import tiles_from_pixels
@@ -80,7 +83,7 @@ def patch_from_arrays(
         band,
         Astrometry(np.asarray(arrays["D"], float), np.asarray(arrays["CW"], float), *point),
         psf,
-        n_radii=int(arrays["n_radii"] if n_radii is None else n_radii),
+        n_radii=int(np.max(arrays["n_radii"] if n_radii is None else n_radii)),
         gain=arrays["G"],
         pixel_term=arrays.get("pixel_term"),
         tiles_per_block=tiles_per_block,
@@ -100,6 +103,45 @@ def patch_from_arrays(
         n_sources=n_s,
         unit=str(arrays.get("unit", "nJy")),
     )
+
+
+def save_patch(path, packed: PackedPatch) -> None:
+    """Write a patch as an .npz file with the arrays of `PackedPatch.to_numpy` under their names.
+
+    Beside them: pixel_term [E], PIX0 [E, 2], bands and bandlist, epaths, unit,
+    reference_coordinates.
+    """
+    n_e = len(packed.exposures)
+    extra = {
+        "pixel_term": np.asarray(packed.patch.pixel_term)[:n_e],
+        "PIX0": np.asarray(packed.patch.pix0)[:n_e],
+        "bands": np.array(packed.exposure_bands),
+        "bandlist": np.array(packed.bands),
+        "epaths": np.array(packed.exposures),
+        "unit": np.array(packed.unit),
+        "reference_coordinates": np.array(packed.reference, float),
+    }
+    with writing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **packed.to_numpy(), **extra)
+
+
+def load_patch(path, **options) -> PackedPatch:
+    """Read a file of `save_patch`; options are those of `patch_from_arrays`.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, not such a file, or lacks an array.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: the file of packed arrays does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError, BadZipFile, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not a readable .npz file ({error})") from None
+    return patch_from_arrays(arrays, **{"where": str(path), **options})
 
 
 def _named(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
