@@ -9,6 +9,7 @@ chunks, so that reading a few super-pixels reads little more than these.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from jaxpho.errors import InputError
 
 CHUNK = 8
 """Super-pixels per side of a chunk: 64 x 64 pixels, 32 kB."""
+
+CACHE_BYTES = 1 << 30
+"""Memory for whole images that are asked for one after the other."""
 
 SPARSE = 0.25
 """A selection that fills less of its bounding box than this is read row by row."""
@@ -44,6 +48,7 @@ class PixelStore:
     def __init__(self, path):
         self.path = Path(path)
         self._file = open_hdf5(path, "pixel store")
+        self._images: OrderedDict = OrderedDict()
         try:
             self.nside_full = self._nside_full()
         except BaseException:
@@ -192,6 +197,22 @@ class PixelStore:
             _flat(values.reshape(*shape, TILE, TILE))[:ny, :nx]
             for values in self.superpixels(band, name, column, row)
         )
+
+    def cached_image(self, band: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """As `image`; the latest few, up to `CACHE_BYTES`, are kept in memory. Do not change them.
+
+        Who reads images in turn, source by source, reads each of them once.
+        """
+        key = (band, name)
+        if key not in self._images:
+            self._images[key] = self.image(band, name)
+            while len(self._images) > 1 and self._cached_bytes() > CACHE_BYTES:
+                self._images.popitem(last=False)
+        self._images.move_to_end(key)
+        return self._images[key]
+
+    def _cached_bytes(self) -> int:
+        return sum(a.nbytes for pair in self._images.values() for a in pair)
 
 
 def _reason(error) -> str:

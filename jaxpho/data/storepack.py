@@ -24,6 +24,9 @@ from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.stores")
 
+UNCALIBRATED = {"image": "count", "counts": "count"}
+"""forcepho's names of units that are those of the image."""
+
 
 @dataclass
 class StoredExposure:
@@ -61,20 +64,19 @@ class StoredExposure:
         """FITS header."""
         return self.meta.header(self.band, self.id)
 
-    @cached_property
     def _image(self) -> tuple[np.ndarray, np.ndarray]:
-        data, ierr = self.pixels.image(self.band, self.id)
+        data, ierr = self.pixels.cached_image(self.band, self.id)
         return np.where(ierr > 0, data - np.float32(self.level), np.float32(0.0)), ierr
 
     @property
     def data(self) -> np.ndarray:
         """[ny, nx] flux: reads the whole exposure."""
-        return self._image[0]
+        return self._image()[0]
 
     @property
     def ierr(self) -> np.ndarray:
         """[ny, nx] 1/sigma: reads the whole exposure."""
-        return self._image[1]
+        return self._image()[1]
 
     def tiles(self, select: np.ndarray | None = None) -> TileSet:
         """Super-pixels with a pixel of a selection [ny, nx] in them, and one that is unmasked.
@@ -137,6 +139,7 @@ def stored_exposures(
         attrs = pixels.attrs(band, name)
         unit = attrs.get("flux_units", "nJy")
         unit = unit.decode() if isinstance(unit, bytes) else str(unit)
+        unit = UNCALIBRATED.get(unit, unit)
         label = f"{band}/{name}" if repeated else name
         notes = {"path": str(pixels.path), "unit_from": "the pixel store", "sky_from": "the store"}
         out.append(StoredExposure(label, band, name, meta, pixels, model, unit, level, notes=notes))

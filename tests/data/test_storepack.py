@@ -7,8 +7,9 @@ from store_case import CENTRE, NSIDE, START, write_case
 
 from jaxpho.data.arrays import exposure_from_arrays
 from jaxpho.data.catalog import Peak
+from jaxpho.data.ingest import read_images
 from jaxpho.data.metastore import open_meta_store
-from jaxpho.data.options import ImageOptions, PSFOptions
+from jaxpho.data.options import AstrometryOptions, ImageOptions, PSFOptions, SkyOptions
 from jaxpho.data.packing import PackedPatch
 from jaxpho.data.pixelstore import PixelStore
 from jaxpho.data.psfstore import PSF_DTYPE, PSFModel, read_psf_store, write_psf_store
@@ -77,7 +78,7 @@ def test_stores_and_images_give_the_same_arrays(case, peaks):
     direct = PackedPatch.from_arrays(images(case), peaks, **options)
     same(stored.to_numpy(), direct.to_numpy())
     assert stored.exposures == direct.exposures and stored.bands == ["red", "blue"]
-    assert stored.unit == "image"
+    assert stored.unit == "count"
     whole = read_stores(*files(case), tweak_background="TWEAKBKG")
     for one, other in zip(whole, images(case), strict=True):
         assert one.shape == other.shape and one.band == other.band
@@ -231,7 +232,7 @@ def test_patches_from_fits(tmp_path, case, peaks):
         fits.HDUList(hdus).writeto(tmp_path / f"{e.name[-1]}.fits")
         e.psf = PSFModel(psf)
     options = ImageOptions(
-        band="blue", files="*.fits", science="SCI", error="ERR", unit="image",
+        band="blue", files="*.fits", science="SCI", error="ERR", unit="count",
         psf=PSFOptions(store="psf.h5"),
     )  # fmt: skip
     found = PackedPatch.from_fits([options], peaks, base_dir=tmp_path, region=REGIONS["circle"])
@@ -268,3 +269,44 @@ def test_exposures_missing_from_a_store(case, tmp_path, peaks):
             stored_exposures(open_meta_store(meta), store, keys=[("red", "visit2/red_2")])[
                 0
             ].tiles()
+
+
+def test_stores_as_an_entry_of_images(case):
+    """Beside the same images read as files would be; nuisances, sky and PSFs as for these."""
+    entry = ImageOptions(
+        meta="meta.json", pixels="pixels.h5", psf=PSFOptions(store="psf.h5", method="nearest"),
+        sky=SkyOptions(subtract="value", value="TWEAKBKG"),
+        astrometry=AstrometryOptions(offset_sigma=0.01), flux_scale_sigma=0.02,
+    )  # fmt: skip
+    found = read_images([entry], case, ["red", "blue"], require_psf=True)
+    assert [e.band for e in found.exposures] == ["red"] * 3 + ["blue"] * 3
+    assert found.unit == "count" and not found.skipped
+    expected = {e.name: e for e in images(case)}
+    for e in found.exposures:
+        np.testing.assert_array_equal(e.data, expected[e.name].data)
+        assert e.nuisance.offset_sigma == 0.01 and e.nuisance.scale_sigma == 0.02
+        assert e.psf.kind == "store" and e.psf.group == e.band
+    entry.name = "{band}-{base}"
+    names = [e.name for e in read_images([entry], case, ["blue"]).exposures]
+    assert names == ["blue-blue_0", "blue-blue_1", "blue-blue_2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": None}, "images.0: 'pixels' is missing"),
+        ({"error": "ERR"}, "images.0.error: not for exposures of stores"),
+        ({"sky": SkyOptions(subtract="estimate")}, "images.0.sky.subtract: expected none or"),
+        ({"error_scale": 2.0}, "images.0.error_scale: expected 1"),
+        ({"meta": "none.json"}, "none.json does not exist"),
+        ({"band": "green"}, "band red has no usable exposure"),
+    ],
+)
+def test_bad_entries_of_stores(case, change, message):
+    entry = ImageOptions(meta="meta.json", pixels="pixels.h5")
+    for name, value in change.items():
+        setattr(entry, name, value)
+    with pytest.raises(InputError, match=message):
+        read_images([entry], case, ["red"])
+    with pytest.raises(InputError, match="exposure name 'visit0/red_0' is used twice"):
+        read_images([ImageOptions(meta="meta.json", pixels="pixels.h5")] * 2, case, ["red"])
