@@ -296,6 +296,7 @@ def _verb(name: str):
 VERBS = {
     "fit": (fit_main, "measure the sources of images: the same as jaxpho-fit"),
     "evaluate": (_verb("evaluate"), "chi2, its gradient and the packed arrays of one patch"),
+    "render": (_verb("render"), "model and residual images of a catalogue"),
 }
 
 

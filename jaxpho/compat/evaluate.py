@@ -103,7 +103,7 @@ def evaluate_patch(config: ForcephoConfig, request: Request) -> dict[str, np.nda
     reference = arrays["reference_coordinates"]
     params = truth.vector(bands, reference)
     if request.params:
-        params = _read_params(request.params, len(params))
+        params = read_params(request.params, len(params))
     values = evaluate(params, patch_of(arrays), splines)
     low, high = make_bounds(
         start, bands, reference, config.bounds_kwargs, config.minflux, config.maxfluxfactor
@@ -157,7 +157,8 @@ def _region(config: ForcephoConfig, request: Request) -> forcepho.Circle:
     return forcepho.Circle(config.region.ra, config.region.dec, config.region.radius_arcsec)
 
 
-def _read_params(path, n: int) -> np.ndarray:
+def read_params(path, n: int) -> np.ndarray:
+    """A vector of n parameters from a .npy file; InputError when it is something else."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: the file of parameters does not exist")

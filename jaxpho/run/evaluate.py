@@ -13,29 +13,37 @@ log = logging.getLogger("jaxpho.evaluate")
 DESCRIPTION = """\
 Pack one patch and evaluate the likelihood at given parameters. The file that is written holds
 chi2 [band], lnlike, lnlike_grad, residual [pixel], the bounded posterior, and the packed arrays.
-With --compat forcepho everything is in forcepho's units and conventions, to its last digits.
+The sources of --fixed are subtracted from the data first. With --compat forcepho everything is in
+forcepho's units and conventions; without, chi2 is sum ((d - m)/sigma)^2 of jaxpho's own model.
 """
+
+
+def add_selection(parser) -> None:
+    """Which sources, which pixels."""
+    parser.add_argument(
+        "--catalog", metavar="C", help="catalogue with the parameters; default: the configuration's"
+    )
+    parser.add_argument("--fixed", metavar="F", help="further sources, rendered as they are")
+    parser.add_argument(
+        "--region", metavar="RA,DEC,RADIUS", help="circle: degrees, degrees, arcsec; default: the "
+        "configuration's. With a negative RA write --region=RA,DEC,RADIUS"
+    )  # fmt: skip
 
 
 def add_arguments(parser) -> None:
     """The arguments after the configuration."""
-    parser.add_argument("--catalog", metavar="C", help="catalogue with the parameters")
+    add_selection(parser)
     parser.add_argument(
         "--start", metavar="S", help="catalogue with the starting positions, where the astrometry "
-        "is linearised; default: the configuration's raw_catalog"
+        "is linearised; default: the configuration's"
     )  # fmt: skip
-    parser.add_argument("--fixed", metavar="F", help="sources to render and subtract first")
     parser.add_argument(
         "--params", metavar="P.npy", help="parameters in the order of param_names, instead of C's"
     )
-    parser.add_argument(
-        "--region", metavar="RA,DEC,RADIUS", help="circle: degrees, degrees, arcsec; default: the "
-        "configuration's. With a negative RA or DEC write --region=RA,DEC,RADIUS"
-    )  # fmt: skip
     parser.add_argument("--compat", choices=["forcepho"], help="whose conventions")
     parser.add_argument(
         "--splines", choices=["rectangular", "smooth"], default="rectangular",
-        help="how the Sersic table is interpolated (smooth: forcepho's older tables)"
+        help="how forcepho's Sersic table is interpolated (smooth: its older tables)"
     )  # fmt: skip
     parser.add_argument("--out", metavar="OUT.npz", required=True, help="file to write")
 
@@ -83,11 +91,24 @@ def load_forcepho_config(path):
 
 def run(args) -> int:
     """Carry out the command; returns the exit code."""
-    from jaxpho.compat.evaluate import Request, evaluate_patch, write_arrays
+    from jaxpho.compat.evaluate import write_arrays
 
-    config = load_forcepho_config(args.config)
     if Path(args.out).suffix != ".npz":
         raise InputError(f"--out {args.out}: expected a file name that ends in .npz")
+    arrays = _as_forcepho(args) if args.compat else _as_jaxpho(args)
+    write_arrays(args.out, arrays)
+    log.info(
+        "%d sources, %d exposures, %d pixels: lnlike = %.6f; wrote %s",
+        arrays["n_sources"], len(arrays["epaths"]), len(arrays["xpix"]), arrays["lnlike"],
+        args.out,
+    )  # fmt: skip
+    return 0
+
+
+def _as_forcepho(args) -> dict:
+    from jaxpho.compat.evaluate import Request, evaluate_patch
+
+    config = load_forcepho_config(args.config)
     request = Request(
         catalog=existing(args.catalog, "--catalog"),
         start=existing(args.start, "--start"),
@@ -96,11 +117,11 @@ def run(args) -> int:
         region=parse_region(args.region),
         splines=args.splines,
     )
-    arrays = evaluate_patch(config, request)
-    write_arrays(args.out, arrays)
-    log.info(
-        "%d sources, %d exposures, %d pixels: lnlike = %.6f; wrote %s",
-        arrays["n_sources"], len(arrays["epaths"]), len(arrays["xpix"]), arrays["lnlike"],
-        args.out,
-    )  # fmt: skip
-    return 0
+    return evaluate_patch(config, request)
+
+
+def _as_jaxpho(args) -> dict:
+    """With our model: its own PSF for each source, exact pixels, every exposure that overlaps."""
+    from jaxpho.run.scene import read_scene
+
+    return read_scene(args).evaluate(existing(args.params, "--params"))
