@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from jaxpho.errors import InputError
@@ -37,7 +38,7 @@ examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Wrong usage is one sentence on stderr and exit code 2."""
 
     def error(self, message):
@@ -46,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
     """The arguments of `jaxpho-fit`."""
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         description="Measure positions, shapes, profiles and fluxes of all sources of a list, "
         "jointly in all exposures: images + PSFs + peaks in, catalogue with errors out.",
@@ -91,17 +92,22 @@ def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
 
 def fit_main(argv=None, prog: str = "jaxpho-fit") -> int:
     """Run `jaxpho-fit`; returns the exit code."""
-    args = fit_parser(prog).parse_args(argv)
+    return guarded(prog, fit_parser(prog), _fit, argv)
+
+
+def guarded(prog: str, parser: argparse.ArgumentParser, work, argv=None) -> int:
+    """Parse arguments, do the work, and turn what goes wrong into a sentence and an exit code."""
+    args = parser.parse_args(argv)
     stop_on_sigterm()
     try:
-        code = _fit(args)
+        code = work(args)
         sys.stdout.flush()
         return code
     except InputError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return WRONG_INPUT
     except KeyboardInterrupt as stop:
-        text = str(stop) or "nothing was fitted yet, the same command starts again"
+        text = str(stop) or "nothing was finished yet, the same command starts again"
         print(f"{prog}: interrupted; {text}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
@@ -260,14 +266,45 @@ class _LogFile:
                 self.path.parent.rmdir()
 
 
-VERBS = {"fit": (fit_main, "measure the sources of images: the same as jaxpho-fit")}
+def _verb(name: str):
+    """The command of a module of `jaxpho.run` that has `add_arguments` and `run`."""
+
+    def command(argv=None, prog: str = f"jaxpho {name}") -> int:
+        module = import_module(f"jaxpho.run.{name}")
+        parser = Parser(
+            prog=prog,
+            description=module.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_argument("config", metavar="CONFIG.yml", help="configuration file")
+        module.add_arguments(parser)
+        parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
+        parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
+
+        def work(args) -> int:
+            terminal = log_to_terminal(args.quiet, args.verbose)
+            try:
+                return module.run(args)
+            finally:
+                logging.getLogger("jaxpho").removeHandler(terminal)
+
+        return guarded(prog, parser, work, argv)
+
+    return command
+
+
+VERBS = {
+    "fit": (fit_main, "measure the sources of images: the same as jaxpho-fit"),
+    "evaluate": (_verb("evaluate"), "chi2, its gradient and the packed arrays of one patch"),
+    "render": (_verb("render"), "model and residual images of a catalogue"),
+}
 
 
 def main(argv=None) -> int:
     """Run `jaxpho VERB ...`; returns the exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     lines = [f"  {name:10s} {text}" for name, (_, text) in VERBS.items()]
-    parser = _Parser(
+    parser = Parser(
         prog="jaxpho",
         description="Forward-modelling photometry and shapes of galaxies.",
         epilog="verbs:\n" + "\n".join(lines) + "\n\njaxpho VERB --help explains each",

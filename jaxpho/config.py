@@ -9,6 +9,8 @@ from typing import Literal
 
 import yaml
 
+from jaxpho.compat.config import is_forcepho, parse_config
+from jaxpho.compat.translate import our_values
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.options import CatalogOptions, ImageOptions
 from jaxpho.errors import InputError
@@ -261,7 +263,7 @@ def _assign(node, keys: list[str], value, path: list[str], done: list[str], assi
 
 
 def load_config(path, overrides=(), output: str | None = None) -> Config:
-    """Read a configuration file.
+    """Read a configuration file, ours or forcepho's.
 
     Parameters
     ----------
@@ -275,6 +277,9 @@ def load_config(path, overrides=(), output: str | None = None) -> Config:
         One sentence: the file, the key, what was found and what was expected.
     """
     values = read_yaml(path)
+    if is_forcepho(values):
+        folder = Path(path).absolute().parent
+        values = our_values(parse_config(values, Path(path).name, folder))
     touched: list[str] = []
     for assignment in overrides:
         touched += apply_override(values, assignment)

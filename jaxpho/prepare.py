@@ -5,11 +5,10 @@ The only module that imports psfmix, and only when a PSF image or a PSFEx model 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from jaxpho.data.exposure import Exposure, PSFInput
 from jaxpho.data.fitsread import FitsFile
 from jaxpho.data.psfex import PSFExModel, read_psfex
+from jaxpho.data.psfinput import read_psf_input, rotate_model
 from jaxpho.data.psfstore import PSFModel, list_psf_groups, read_psf_store, write_psf_store
 from jaxpho.data.units import number_or_key
 from jaxpho.data.wcs import world_to_pixel
@@ -30,15 +30,6 @@ MAX_POSITIONS = 16
 POOR_RESIDUAL = 0.10
 POOR_ENCIRCLED = 0.05
 """Sources of an exposure whose mixture is worse than this are flagged bad_psf."""
-
-
-@dataclass(frozen=True)
-class NearestPSFModel(PSFModel):
-    """A PSF that takes the mixture of the nearest detector location, as forcepho does."""
-
-    def at(self, x=0.0, y=0.0, method="nearest"):
-        """The mixture of the location nearest to a pixel; `method` is ignored."""
-        return super().at(x, y, "nearest")
 
 
 @dataclass
@@ -147,7 +138,7 @@ def _read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:
     """The mixture of a store, or what is to be fitted, checked; errors name file and exposure."""
     psf: PSFInput = exposure.psf
     try:
-        return _read_store(psf) if psf.kind == "store" else _make_job(exposure, peaks)
+        return read_psf_input(psf) if psf.kind == "store" else _make_job(exposure, peaks)
     except InputError as error:
         text = str(error)
         where = "" if psf.path.name in text else f"PSF {psf.path}: "
@@ -163,16 +154,6 @@ def _report(exposure: Exposure, job: _Job, found: PSFQuality, source: str) -> No
     exposure.notes["psf"] = text
     say = log.warning if found.poor else log.info
     say("%s: PSF %s%s", exposure.name, text, "; more Gaussians may help" if found.poor else "")
-
-
-def _read_store(psf: PSFInput) -> PSFModel:
-    model = read_psf_store(psf.path, psf.group)
-    if psf.options.includes_pixel is not None:
-        model = replace(model, includes_pixel=psf.options.includes_pixel)
-    if psf.options.method == "nearest":
-        fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(PSFModel)}
-        model = NearestPSFModel(**fields)
-    return rotate_model(model, psf.options.rotate)
 
 
 def _make_job(exposure: Exposure, peaks: Sequence) -> _Job:
@@ -320,18 +301,3 @@ def psf_center(image: np.ndarray, how: str = "peak", trim: int = 0) -> tuple[flo
         if np.hypot(dx, dy) < 1e-6:
             break
     return cx, cy
-
-
-def rotate_model(model: PSFModel, angle: float) -> PSFModel:
-    """A PSF turned counter-clockwise (x towards y) by an angle in degrees."""
-    if angle == 0:
-        return model
-    c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-    p = model.parameters
-    x, y, cxx, cyy, cxy = (p[k].astype(float) for k in ("xcr", "ycr", "Cxx", "Cyy", "Cxy"))
-    out = p.copy()
-    out["xcr"], out["ycr"] = c * x - s * y, s * x + c * y
-    out["Cxx"] = c * c * cxx - 2 * c * s * cxy + s * s * cyy
-    out["Cyy"] = s * s * cxx + 2 * c * s * cxy + c * c * cyy
-    out["Cxy"] = c * s * (cxx - cyy) + (c * c - s * s) * cxy
-    return replace(model, parameters=out)

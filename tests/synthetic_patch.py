@@ -330,7 +330,7 @@ def oracle_values(gaussians, x, y, mode, pixel_term=1.0):
     factor = np.ones_like(value)
     for axis in (0, 1):
         vi, fi = v[:, axis], inverse[:, axis, axis, None]
-        if mode == "second_order":
+        if mode in ("second_order", "forcepho"):
             factor += pixel_term * (vi**2 - fi) / 24.0
         if mode in ("fourth", "sixth"):
             factor -= pixel_term * (vi**4 - 6 * vi**2 * fi + 3 * fi**2) / 2880.0

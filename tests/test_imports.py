@@ -22,15 +22,19 @@ LAYERS = {
     "jaxpho.schema": {"jaxpho.errors"},
     "jaxpho.files": set(),
     "jaxpho.core": {"jaxpho.errors"},
-    "jaxpho.data": {"jaxpho.core", "jaxpho.errors", "jaxpho.schema"},
+    "jaxpho.data": {"jaxpho.core", "jaxpho.errors", "jaxpho.files", "jaxpho.schema"},
     "jaxpho.fit": {"jaxpho.core", "jaxpho.errors", "jaxpho.schema"},
 }
 LAYERS["jaxpho.output"] = {"jaxpho.data", "jaxpho.files", "jaxpho.fit"} | LAYERS["jaxpho.fit"]
+# forcepho's conventions, from its files to its numbers
+LAYERS["jaxpho.compat"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
 LAYERS["jaxpho.superscene"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
 LAYERS["jaxpho.report"] = {"jaxpho.superscene"} | LAYERS["jaxpho.superscene"]
 LAYERS["jaxpho.prepare"] = {"jaxpho.report", "psfmix"} | LAYERS["jaxpho.report"]
 LAYERS["jaxpho.example"] = {"jaxpho.schema", "jaxpho.errors"}
-LAYERS["jaxpho.config"] = {"jaxpho.example", "jaxpho.prepare"} | LAYERS["jaxpho.report"]
+LAYERS["jaxpho.config"] = {"jaxpho.example", "jaxpho.prepare", "jaxpho.compat"} | LAYERS[
+    "jaxpho.report"
+]
 # What drives a whole run, above everything else: the field, the loop, the command line.
 TOP = ("jaxpho.run", "jaxpho.cli", "jaxpho.__main__")
 for _top in TOP:
@@ -50,8 +54,15 @@ LAZY_ONLY = {"psfmix": "jaxpho.prepare"}  # imported inside functions, by this m
 
 # third-party package -> rooms that may import it
 THIRD_PARTY = {
-    "astropy": ("jaxpho.data", "jaxpho.output", "jaxpho.report", "jaxpho.superscene", "psfmix"),
-    "h5py": ("jaxpho.data", "jaxpho.output", "jaxpho.report", "jaxpho.superscene"),
+    "astropy": (
+        "jaxpho.data",
+        "jaxpho.compat",
+        "jaxpho.output",
+        "jaxpho.report",
+        "jaxpho.superscene",
+        "psfmix",
+    ),
+    "h5py": ("jaxpho.data", "jaxpho.compat", "jaxpho.output", "jaxpho.report", "jaxpho.superscene"),
     "yaml": ("jaxpho.config", "jaxpho.example", "psfmix"),
     "matplotlib": ("jaxpho.output", "jaxpho.report", "psfmix"),
     "tqdm": ("jaxpho.prepare", "jaxpho.run", "jaxpho.cli", "jaxpho.superscene", "psfmix"),

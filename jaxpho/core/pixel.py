@@ -6,7 +6,8 @@ The modes and their errors (of the image's peak, round Gaussian, worst sub-pixel
 mode          value                                                 error, sigma = .7 px
 ============= ===================================================== =====================
 point         density at the pixel's centre                         .18 of peak
-second_order  density times (1 + Laplacian/24), forcepho's           .022
+second_order  density times (1 + Laplacian/24)                      .022
+forcepho      the same; 0 where Q = d F d > 36                      .022
 covariance    density with covariance S + I/12                      7.3e-3
 fourth        the same and the fourth cumulant of a square pixel    9.6e-4
 sixth         the same and the sixth cumulant                       7.6e-5
@@ -28,18 +29,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-PixelMode = Literal["point", "second_order", "covariance", "fourth", "sixth"]
+PixelMode = Literal["point", "second_order", "forcepho", "covariance", "fourth", "sixth"]
 PIXEL_MODES: tuple[str, ...] = get_args(PixelMode)
 
 TILE = 8
 TILE_PIXELS = TILE * TILE
+
+CUT = 36.0
+"""Squared distance, in units of the covariance, at which forcepho cuts a Gaussian off."""
 
 _K2 = 1.0 / 24.0
 _K4 = -1.0 / 120.0 / 24.0
 _K6 = 1.0 / 252.0 / 720.0
 
 # dH/df = a (dH/dv / v) + b f where the mode's polynomials allow it: (a, b), saves an image.
-FORM_DERIVATIVE = {"second_order": (-0.5, 0.0), "fourth": (-1.5, -12.0 * _K4)}
+FORM_DERIVATIVE = {
+    "second_order": (-0.5, 0.0),
+    "forcepho": (-0.5, 0.0),
+    "fourth": (-1.5, -12.0 * _K4),
+}
 
 
 def tile_offsets() -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +144,10 @@ def tile_images(
     p, d = p0 + (x - slope * y), d0 + y
     vx, wd = f * p, w * d
     vy = wd - slope * vx
-    exponential = jnp.exp(-0.5 * (vx * p + wd * d))
+    square = vx * p + wd * d
+    exponential = jnp.exp(-0.5 * square)
+    if mode == "forcepho":
+        exponential = jnp.where(square > CUT, 0.0, exponential)
     if mode in ("point", "covariance"):
         return TileImages(p, d, vx, vy, exponential, exponential, None, None, None, None)
     hx, rx, cx = _pixel_polynomial(vx, f, mode)
@@ -149,7 +160,7 @@ def tile_images(
 def _pixel_polynomial(v: Array, f: Array, mode: PixelMode) -> tuple[Array, Array, Array]:
     """Pixel term H(v, f) along one axis, dH/dv over v, and dH/df."""
     v2 = v * v
-    if mode == "second_order":
+    if mode in ("second_order", "forcepho"):
         return _K2 * (v2 - f), 2.0 * _K2, -_K2
     h3 = v2 - 3.0 * f  # over v
     h4 = h3 * h3 - 6.0 * f * f

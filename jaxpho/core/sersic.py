@@ -12,6 +12,7 @@ compatibility with them.
 """
 
 import math
+import warnings
 from importlib.resources import files
 from io import BytesIO
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.interpolate import RectBivariateSpline
+from scipy.interpolate import BSpline, RectBivariateSpline, SmoothBivariateSpline
 
 from jaxpho.errors import InputError
 
@@ -247,22 +248,25 @@ def load_mixture(name="k12", dtype=jnp.float32):
         return SersicMixture(*(jnp.asarray(table[key], dtype) for key in SersicMixture._fields))
 
 
-def load_splines(radii, nsersic, rh, amplitudes, dtype=jnp.float32):
-    """Interpolate a table of amplitudes on a regular grid, as forcepho does.
+def load_splines(radii, nsersic, rh, amplitudes, dtype=jnp.float32, kind="rectangular"):
+    """Turn a table of amplitudes into splines, as forcepho does.
 
-    scipy computes the interpolating bicubic spline (``s = 0``, forcepho's
-    ``RectBivariateSpline``); its B-spline coefficients are what is evaluated in JAX.
+    scipy computes the bicubic splines; their B-spline coefficients are what is evaluated in JAX.
 
     Parameters
     ----------
     radii : array [K]
         Widths of the Gaussians, arcsec.
     nsersic, rh : array [N]
-        Sersic index and half-light radius (arcsec) of every row, a full regular grid in any
-        order.
+        Sersic index and half-light radius (arcsec) of every row, in any order; a full regular
+        grid for "rectangular".
     amplitudes : array [N, K]
     dtype : dtype
         Of the result; float64 needs ``jax_enable_x64``.
+    kind : {"rectangular", "smooth"}
+        "rectangular" goes through every point (``RectBivariateSpline`` with ``s = 0``); "smooth"
+        is what forcepho did with its older tables (``SmoothBivariateSpline`` of scipy's default
+        smoothing), whose points need no grid.
 
     Returns
     -------
@@ -285,6 +289,17 @@ def load_splines(radii, nsersic, rh, amplitudes, dtype=jnp.float32):
         )
     if not all(np.isfinite(a).all() for a in (radii, nsersic, rh, amplitudes)):
         raise InputError("Sersic spline table: found non-finite values, expected finite numbers")
+    fit = {"rectangular": _interpolating, "smooth": _smoothing}
+    if kind not in fit:
+        raise InputError(f"Sersic splines: unknown kind {kind!r}, expected {' or '.join(fit)}")
+    knots_n, knots_rh, coefficients = fit[kind](nsersic, rh, amplitudes)
+    return SersicSplines(
+        *(jnp.asarray(a, dtype) for a in (knots_n, knots_rh, coefficients, radii, radii**2))
+    )
+
+
+def _interpolating(nsersic, rh, amplitudes):
+    """Knots and coefficients [cn, cr, K] of the splines through a full grid of points."""
     n_grid, r_grid = np.unique(nsersic), np.unique(rh)
     order = np.lexsort((rh, nsersic))
     full = n_grid.size * r_grid.size == nsersic.size and np.array_equal(
@@ -295,13 +310,50 @@ def load_splines(radii, nsersic, rh, amplitudes, dtype=jnp.float32):
             f"Sersic spline table: {nsersic.size} rows with {n_grid.size} different nsersic and "
             f"{r_grid.size} different rh, expected a full regular grid of at least 4 x 4"
         )
-    cube = amplitudes[order].reshape(n_grid.size, r_grid.size, radii.size)
+    cube = amplitudes[order].reshape(n_grid.size, r_grid.size, -1)
     fits = [
         RectBivariateSpline(n_grid, r_grid, cube[..., k], kx=3, ky=3, s=0)
-        for k in range(radii.size)
+        for k in range(cube.shape[-1])
     ]
-    coefficients = np.stack([f.get_coeffs().reshape(cube.shape[:2]) for f in fits], axis=-1)
-    knots_n, knots_rh = fits[0].get_knots()
-    return SersicSplines(
-        *(jnp.asarray(a, dtype) for a in (knots_n, knots_rh, coefficients, radii, radii**2))
-    )
+    shape = cube.shape[:2]
+    return *fits[0].get_knots(), np.stack([f.get_coeffs().reshape(shape) for f in fits], axis=-1)
+
+
+def _smoothing(nsersic, rh, amplitudes):
+    """The same of smoothing splines of scattered points.
+
+    Each radius gets knots of its own. A spline is also one on more knots, so all are written on
+    the union of their knots; the coefficients follow from the values at as many points.
+    """
+    if nsersic.size < 16:
+        raise InputError(
+            f"Sersic spline table: {nsersic.size} rows, expected at least 16 for smooth splines"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that s is small is the table's property
+        fits = [SmoothBivariateSpline(nsersic, rh, a) for a in amplitudes.T]
+    knots = [_union([f.get_knots()[axis] for f in fits]) for axis in (0, 1)]
+    points = [_greville(t) for t in knots]
+    basis = [
+        np.linalg.inv(BSpline.design_matrix(x, t, 3).toarray())
+        for x, t in zip(points, knots, strict=True)
+    ]
+    values = np.stack([f(*points) for f in fits], axis=-1)
+    return *knots, np.einsum("ai,bj,ijk->abk", *basis, values)
+
+
+def _union(knots):
+    """Clamped cubic knots with every interior knot, at the multiplicity it has at most."""
+    interior = {}
+    for t in knots:
+        for value, count in zip(*np.unique(t[4:-4], return_counts=True), strict=True):
+            interior[value] = max(count, interior.get(value, 0))
+    inner = [value for value in sorted(interior) for _ in range(interior[value])]
+    ends = knots[0][[0, -1]]
+    return np.concatenate([[ends[0]] * 4, inner, [ends[1]] * 4])
+
+
+def _greville(knots):
+    """Where the values of a cubic spline determine its coefficients."""
+    points = (knots[1:-3] + knots[2:-2] + knots[3:-1]) / 3
+    return np.clip(points, knots[0], knots[-1])

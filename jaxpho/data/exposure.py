@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxpho.data.options import PSFOptions
+from jaxpho.data.tiles import TileSet, cut_tiles
 
 
 @dataclass
@@ -59,3 +60,7 @@ class Exposure:
     def shape(self) -> tuple[int, int]:
         """(ny, nx)."""
         return self.data.shape
+
+    def tiles(self, select: np.ndarray | None = None) -> TileSet:
+        """Super-pixels with a pixel of a selection [ny, nx] in them, and one that is unmasked."""
+        return cut_tiles(self.data, self.ierr, select)

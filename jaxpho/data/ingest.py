@@ -17,6 +17,7 @@ from jaxpho.data.masks import LSST_PLANES, bad_pixels, region_mask
 from jaxpho.data.options import ImageOptions
 from jaxpho.data.plan import ImagePlan, as_selector, locate, plan_images, science_ext
 from jaxpho.data.skyread import nuisance_of, subtract_sky
+from jaxpho.data.storeplan import is_stored, read_stored
 from jaxpho.data.units import calibration, number_or_key
 from jaxpho.data.wcs import build_wcs, pixel_area, read_gwcs
 from jaxpho.errors import InputError
@@ -82,8 +83,24 @@ def read_images(
         One sentence naming the file and what is wrong: see `plan_images` and `read_one`; also
         for mixed units and for bands of which no exposure is left.
     """
-    plans = plan_images(options, base_dir, bands, require_psf)
-    exposures, skipped = [], []
+    labels = [f"images.{k}" for k in range(len(options))]
+    stored = [
+        exposure
+        for label, entry in zip(labels, options, strict=True)
+        if is_stored(entry)
+        for exposure in read_stored(entry, base_dir, bands, label, require_psf)
+    ]
+    plain = [k for k, entry in enumerate(options) if not is_stored(entry)]
+    plans = plan_images(
+        [options[k] for k in plain],
+        base_dir,
+        bands,
+        require_psf,
+        labels=[labels[k] for k in plain],
+        known={e.band for e in stored},
+    )
+    exposures, skipped = list(stored), []
+    _check_names([e.name for e in stored], [plan.name for plan in plans])
     for plan in plans:
         try:
             if plan.problem:
@@ -98,8 +115,21 @@ def read_images(
         if not any(e.band == band for e in exposures):
             reason = next((s.reason for s in skipped if s.band in (band, "")), "none was found")
             raise InputError(f"band {band} has no usable exposure: {reason}")
+    exposures.sort(key=lambda e: bands.index(e.band))
     common = _check_units(exposures, unit, allow_mixed_units)
     return ImageSet(exposures, skipped, common)
+
+
+def _check_names(stored: list[str], planned: list[str]) -> None:
+    """Raise when an exposure of a store is called as another."""
+    seen = set(planned)
+    for name in stored:
+        if name in seen:
+            raise InputError(
+                f"exposure name '{name}' is used twice; set `name` of one of the entries to a "
+                "template that tells them apart, for example 'stored-{stem}'"
+            )
+        seen.add(name)
 
 
 def _check_units(exposures: list[Exposure], unit: str, allow_mixed: bool) -> str:

@@ -231,6 +231,11 @@ class ImageOptions:
         path=True,
         example="images/*_g_*.fits",
     )
+    meta: str | None = _opt(
+        None, "meta store (JSON) of exposures in stores, instead of `files`; see `jaxpho "
+        "preprocess`", path=True
+    )  # fmt: skip
+    pixels: str | None = _opt(None, "pixel store (HDF5) that belongs to `meta`", path=True)
     preset: str | None = _opt(
         None,
         "jwst, hst, hsc, rubin, decam, bok, mosaic, legacy (a survey directory with any of "

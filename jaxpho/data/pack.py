@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.packing import Astrometry, PackedPatch, build_patch
-from jaxpho.data.tiles import cut_tiles
+from jaxpho.data.psfstore import PSFModel
+from jaxpho.data.skyregion import Circle, Region, mark, select_region
 from jaxpho.data.wcs import local_affine
 from jaxpho.errors import InputError
 
@@ -24,18 +25,9 @@ def select_pixels(
     exposure: Exposure, crpix: np.ndarray, d: np.ndarray, radii: np.ndarray
 ) -> np.ndarray:
     """Pixels [ny, nx] within a radius [arcsec] of any of the sources."""
-    ny, nx = exposure.data.shape
-    select = np.zeros((ny, nx), bool)
+    select = np.zeros(exposure.shape, bool)
     for centre, matrix, radius in zip(crpix, d, radii, strict=True):
-        inverse = np.linalg.inv(matrix)
-        reach = radius * np.linalg.svd(matrix, compute_uv=False)[0] + 1.0
-        x0, x1 = np.clip([centre[0] - reach, centre[0] + reach + 2], 0, nx).astype(int)
-        y0, y1 = np.clip([centre[1] - reach, centre[1] + reach + 2], 0, ny).astype(int)
-        x = np.arange(x0, x1)[None, :] - centre[0]
-        y = np.arange(y0, y1)[:, None] - centre[1]
-        east = inverse[0, 0] * x + inverse[0, 1] * y
-        north = inverse[1, 0] * x + inverse[1, 1] * y
-        select[y0:y1, x0:x1] |= east**2 + north**2 <= radius**2
+        mark(select, Circle(0.0, 0.0, radius), centre, matrix)
     return select
 
 
@@ -48,7 +40,7 @@ def affine_maps(exposure: Exposure, ra: np.ndarray, dec: np.ndarray):
     crpix, cw, d = local_affine(exposure.wcs, ra, dec)
     visible = np.isfinite(crpix).all(-1) & np.isfinite(d).all((-1, -2))
     if not visible.all():
-        ny, nx = exposure.data.shape
+        ny, nx = exposure.shape
         middle = exposure.wcs.pixel_to_world_values((nx - 1) / 2, (ny - 1) / 2)
         crpix0, cw0, d0 = local_affine(exposure.wcs, *(np.atleast_1d(v) for v in middle))
         crpix[~visible], cw[~visible], d[~visible] = crpix0[0], cw0[0], d0[0]
@@ -72,6 +64,8 @@ def pack_patch(
     bands: Sequence[str],
     reference: tuple[float, float] | None = None,
     radii: Sequence[float] | None = None,
+    region: Region | None = None,
+    linearisation: str = "source",
     n_radii: int = 12,
     psf_method: str = "linear",
     tiles_per_block: int = 4,
@@ -93,6 +87,12 @@ def pack_patch(
     radii : sequence of float, optional
         [S] arcsec: pixels within this distance of a source are used, 0 for none of its own.
         Default: all pixels of all exposures.
+    region : Circle, Box or Polygon, optional
+        Pixels in this region are used, whatever the radii (`jaxpho.data.skyregion`).
+    linearisation : str
+        "source": each source's CRPIX and CRVAL are those of its starting position; "exposure":
+        all sources of an exposure share those of the reference, as in the specification, which
+        is exact as far as the WCS is linear over the patch.
     n_radii : int
         Gaussians of the Sersic mixture.
     psf_method : str
@@ -116,23 +116,38 @@ def pack_patch(
         near = (ra - ra[0] + 180.0) % 360.0 - 180.0
         reference = (float((ra[0] + np.median(near)) % 360.0), float(np.median(dec)))
     crval = np.stack([(ra - reference[0] + 180.0) % 360.0 - 180.0, dec - reference[1]], -1)
+    region_centre = None if region is None else (region.ra, region.dec)
+    if linearisation == "exposure":
+        crval = np.zeros_like(crval)
+    elif linearisation != "source":
+        raise InputError(f"linearisation is '{linearisation}', expected 'source' or 'exposure'")
     kept, tiles, affine, psf = [], [], [], []
     ordered = sorted(exposures, key=lambda e: list(bands).index(e.band))
     for exposure in ordered:
         crpix, cw, d, visible = affine_maps(exposure, ra, dec)
         select = None
-        if radii is not None:
+        if region is not None:
+            point, _, matrix, seen = affine_maps(exposure, *np.atleast_2d(region_centre).T)
+            if not seen[0]:
+                continue
+            select = select_region(exposure.shape, region, point[0], matrix[0])
+        elif radii is not None:
             reach = np.where(visible, np.asarray(radii, float), 0.0)
             select = select_pixels(exposure, crpix, d, reach)
-        cut = cut_tiles(exposure.data, exposure.ierr, select)
+        cut = exposure.tiles(select)
         if len(cut.x0) == 0:
             log.debug("%s: no usable pixel in this patch", exposure.name)
             continue
         _check_range(exposure, cut.ierr, dtype)
         kept.append(exposure)
         tiles.append(cut)
-        affine.append((crpix, cw, d))
-        psf.append([exposure.psf.at(x, y, psf_method) for x, y in crpix])
+        if linearisation == "exposure":
+            point = affine_maps(exposure, *(np.atleast_1d(v) for v in reference))[0]
+            affine.append((np.broadcast_to(point, crpix.shape), cw, d))
+        else:
+            affine.append((crpix, cw, d))
+        model = exposure.psf.single() if isinstance(exposure.psf, PSFModel) else exposure.psf
+        psf.append([model.at(x, y, psf_method) for x, y in crpix])
         for parameters, seen in zip(psf[-1], visible, strict=True):
             parameters["amp"] *= seen
     if not kept:

@@ -15,6 +15,7 @@ from jaxpho.core.gaussians import Gaussians
 from jaxpho.core.patch import Patch, bucket
 from jaxpho.core.pixel import TILE, TILE_PIXELS
 from jaxpho.data.tiles import TileSet
+from jaxpho.errors import InputError
 
 PSF_FIELDS = ("amp", "xcr", "ycr", "Cxx", "Cyy", "Cxy")
 
@@ -90,6 +91,66 @@ class PackedPatch:
         bands = options.pop("bands", None) or list(dict.fromkeys(e.band for e in exposures))
         return pack_patch(exposures, peaks, bands=bands, **options)
 
+    @classmethod
+    def from_stores(cls, meta, pixels, psf_store, peaks, *, compat=None, **options):
+        """Pack a patch from a meta, a pixel and a PSF store.
+
+        Parameters
+        ----------
+        meta, pixels, psf_store : paths
+        peaks : sequence of Peak
+        compat : None or "forcepho"
+            "forcepho": its pixels, exposures, astrometry, PSFs and pixel origin; the options are
+            ``region`` (a Circle), ``radii`` (of its Sersic table), ``bands``,
+            ``tweak_background`` and ``max_snr`` (`jaxpho.data.forcepho.pack_stores`).
+        **options
+            Those of `jaxpho.data.storepack.pack_stores`.
+        """
+        from jaxpho.data import forcepho, storepack  # which import this module
+
+        if compat not in (None, "forcepho"):
+            raise InputError(f"compat is {compat!r}, expected None or 'forcepho'")
+        pack = storepack.pack_stores if compat is None else forcepho.pack_stores
+        return pack(meta, pixels, psf_store, peaks, **options)
+
+    @classmethod
+    def from_fits(cls, images, peaks, *, base_dir=".", bands=None, **options):
+        """Pack a patch directly from FITS images.
+
+        Parameters
+        ----------
+        images : sequence of ImageOptions
+            As the entries of ``images`` in a configuration; PSFs from stores of mixtures.
+        peaks : sequence of Peak
+        base_dir : folder of relative paths.
+        bands : sequence of str, optional
+            Default: the bands of the images, in order.
+        **options
+            Those of `jaxpho.data.pack.pack_patch`.
+        """
+        from jaxpho.data.ingest import read_exposures
+        from jaxpho.data.pack import pack_patch
+        from jaxpho.data.psfinput import read_psf_input
+
+        bands = bands or list(dict.fromkeys(i.band for i in images if i.band))
+        exposures = read_exposures(images, base_dir, bands, require_psf=True)
+        for exposure in exposures:
+            exposure.psf = read_psf_input(exposure.psf)
+        return pack_patch(exposures, peaks, bands=bands, **options)
+
+    def save(self, path) -> None:
+        """Write the arrays of `to_numpy` and what `load` needs as one .npz file."""
+        from jaxpho.data.unpack import save_patch
+
+        save_patch(path, self)
+
+    @classmethod
+    def load(cls, path, **options) -> "PackedPatch":
+        """Read a file of `save`; options are those of `jaxpho.data.unpack.patch_from_arrays`."""
+        from jaxpho.data.unpack import load_patch
+
+        return load_patch(path, **options)
+
     def pixels(self, index: int, **values) -> dict[str, np.ndarray]:
         """Unpadded pixels of an exposure: x, y (int), data, ierr and any [M, N] arrays given."""
         at, n = self.blocks[index], self.n_tiles[index] * TILE_PIXELS
@@ -110,10 +171,15 @@ class PackedPatch:
         p, n, s = self.patch, len(self.exposures), self.n_sources
         per = [self.pixels(e) for e in range(n)]
         count = np.array([len(q["x"]) for q in per])
-        bands = [self.exposure_bands.index(b) for b in self.bands if b in self.exposure_bands]
+        band = np.array([self.bands.index(b) for b in self.exposure_bands])
+        band_n = np.bincount(band, minlength=len(self.bands))
         pix0 = np.asarray(p.pix0, np.float64)[:n, None, :]
         bins = np.broadcast_to(np.asarray(p.psf_bin)[:n, None], p.psf.flux[:n, :s].shape)
-        keep = np.asarray(p.psf.flux[:n, :s]) != 0.0
+        # the count is constant in a band; a source that an exposure cannot see has no amplitude
+        used = (np.asarray(p.psf.flux[:n, :s]) != 0.0).any(1) * np.arange(1, bins.shape[-1] + 1)
+        n_psf = np.zeros(len(self.bands), np.int32)
+        np.maximum.at(n_psf, band, used.max(-1))
+        keep = np.broadcast_to(np.arange(bins.shape[-1]) < n_psf[band][:, None, None], bins.shape)
         names = ("amp", "xcen", "ycen", "Cxx", "Cyy", "Cxy")
         psf = {
             f"psfgauss_{k}": np.asarray(v[:n, :s])[keep] for k, v in zip(names, p.psf, strict=True)
@@ -129,13 +195,13 @@ class PackedPatch:
             "ypix": np.concatenate([q["y"] for q in per]).astype(np.float64),
             "data": np.concatenate([q["data"] for q in per]),
             "ierr": np.concatenate([q["ierr"] for q in per]),
-            "band_start": np.array(bands, np.int32),
-            "band_N": np.array([self.exposure_bands.count(b) for b in self.bands], np.int32),
+            "band_start": np.concatenate([[0], np.cumsum(band_n)[:-1]]).astype(np.int32),
+            "band_N": band_n.astype(np.int32),
             "exposure_start": np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32),
             "exposure_N": count.astype(np.int32),
             "n_sources": np.array([s]),
-            "n_radii": np.array([int(bins.max()) + 1]),
-            "n_psf_per_source": np.array([keep[b, 0].sum() for b in bands], np.int32),
+            "n_radii": np.array([int(np.asarray(p.psf_bin).max()) + 1]),
+            "n_psf_per_source": n_psf,
             **psf,
             "psfgauss_sersic_bin": bins[keep],
             "psfgauss_start": np.concatenate([[0], np.cumsum(per_exposure)[:-1]]).astype(np.int32),
@@ -187,6 +253,7 @@ def build_patch(
     gain: Sequence[float] | None = None,
     pixel_term: Sequence[float] | None = None,
     tiles_per_block: int = 4,
+    relative: bool = True,
     pad: bool = True,
     dtype=np.float32,
 ) -> tuple[Patch, list[slice]]:
@@ -209,6 +276,8 @@ def build_patch(
         [E] 0 where the PSF includes the pixel; 1 by default.
     tiles_per_block : int
         Tiles a kernel step treats together.
+    relative : bool
+        Count pixels from an integer origin of each exposure; False keeps the origin at 0.
     pad : bool
         Pad shapes to buckets.
     dtype : dtype
@@ -244,7 +313,8 @@ def build_patch(
     for e, t in enumerate(tiles):
         at = slice(starts[e], starts[e + 1])
         block_exposure[at] = e
-        pix0[e] = t.x0.min(), t.y0.min()
+        if relative:
+            pix0[e] = t.x0.min(), t.y0.min()
         n = len(t.x0)
         good = (t.ierr > 0) & np.isfinite(t.ierr) & np.isfinite(t.data)
         for target, value in (
@@ -257,7 +327,7 @@ def build_patch(
             view[:n] = value
             view[n:] = value[-1] if target.ndim == 2 else 0.0
         extent = np.array([np.ptp(t.x0), np.ptp(t.y0)]) + TILE
-        center[e] = (extent - 1) / 2
+        center[e] = (extent - 1) / 2 + [t.x0.min(), t.y0.min()] - pix0[e]
         scale[e] = extent.max() / 2
 
     def padded(a, fill=0.0):

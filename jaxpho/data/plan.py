@@ -66,7 +66,12 @@ class ImagePlan:
 
 
 def plan_images(
-    options: Sequence[ImageOptions], base_dir, bands: Sequence[str], require_psf: bool = False
+    options: Sequence[ImageOptions],
+    base_dir,
+    bands: Sequence[str],
+    require_psf: bool = False,
+    labels: Sequence[str] | None = None,
+    known: Sequence[str] = (),
 ) -> list[ImagePlan]:
     """Find every file that the configuration names.
 
@@ -76,6 +81,8 @@ def plan_images(
     base_dir : folder of relative paths.
     bands : bands of the run; images of others are left out.
     require_psf : an image without PSF is an error.
+    labels : what errors call the entries; default images.0, images.1 ...
+    known : bands that have exposures from elsewhere.
 
     Returns
     -------
@@ -90,7 +97,7 @@ def plan_images(
     base = Path(base_dir)
     plans = []
     for k, entry in enumerate(options):
-        label = f"images.{k}"
+        label = f"images.{k}" if labels is None else labels[k]
         general = resolve(entry)
         found = _find_images(general, base, label, bands)
         for path, row in found:
@@ -106,7 +113,7 @@ def plan_images(
                 "set `name` to a template that tells them apart, for example '{band}-{stem}'"
             )
         seen[plan.name] = plan.path
-    usable = {plan.band for plan in plans if not plan.problem}
+    usable = {plan.band for plan in plans if not plan.problem} | set(known)
     for band in bands:
         if band not in usable:
             bad = next((p.problem for p in plans if p.band in (band, "") and p.problem), None)
@@ -283,7 +290,7 @@ def _plan_one(path, row, options, base, bands, label, require_psf) -> ImagePlan 
         selector = as_selector(getattr(options, kind), plain=("estimate",))
         if selector is not None:
             locate(plan, selector, f"{label}.{kind}")
-    plan.psf = _plan_psf(plan, label)
+    plan.psf = plan_psf(plan, label)
     if require_psf and plan.psf is None:
         raise InputError(f"{label}: no psf for band {band} ({path.name})")
     return plan
@@ -334,7 +341,8 @@ def locate(plan: ImagePlan, selector: FileSelector, where: str):
         raise
 
 
-def _plan_psf(plan: ImagePlan, label: str) -> PSFInput | None:
+def plan_psf(plan: ImagePlan, label: str) -> PSFInput | None:
+    """Where the PSF of an exposure comes from; None when its entry names none."""
     o = plan.options.psf
     if o is None:
         return None

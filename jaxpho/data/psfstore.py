@@ -89,7 +89,7 @@ class PSFModel:
                 f"PSF amplitude_sum is {self.amplitude_sum!r}; expected one of {_SUMS}"
             )
         object.__setattr__(self, "parameters", parameters)
-        object.__setattr__(self, "locations", locations if nloc > 1 else None)
+        object.__setattr__(self, "locations", locations)
 
     @property
     def ngauss(self):
@@ -114,7 +114,7 @@ class PSFModel:
             Components stay in correspondence: amplitude, centre and covariance are averaged with
             non-negative weights, which keeps covariances positive definite.
         """
-        if self.locations is None:
+        if len(self.parameters) == 1:
             return self.parameters[0].copy()
         weights = location_weights(self.locations, x, y, method)
         out = self.parameters[int(np.argmax(weights))].copy()
@@ -141,6 +141,20 @@ class PSFModel:
                 return None
         first["sersic_bin"] = -1
         return replace(self, parameters=first)
+
+    def single(self):
+        """The model with one mixture for all radii, whatever the store.
+
+        Where forcepho's mixtures differ between radii (fewer Gaussians for large ones) it is that
+        of the smallest radius, the most detailed.
+        """
+        found = self.collapsed()
+        if found is None:
+            bins = self.parameters["sersic_bin"][0]
+            first = self.parameters[:, bins == bins.min()].copy()
+            first["sersic_bin"] = -1
+            found = replace(self, parameters=first)
+        return found
 
     def repeated(self, nradii):
         """The model with its mixture written out for each of `nradii` Sersic radii."""
@@ -251,7 +265,7 @@ def _read_group(file, path, group):
         )
     _check_values(parameters, where)
     locations = None
-    if "detector_locations" in node and len(parameters) > 1:
+    if "detector_locations" in node:
         locations = np.asarray(node["detector_locations"], dtype=float)
         if locations.shape != (2, len(parameters)):
             raise InputError(

@@ -28,6 +28,16 @@ class TileSet(NamedTuple):
     ierr: np.ndarray
 
 
+def superpixels(image: np.ndarray) -> np.ndarray:
+    """An image [ny, nx] in super-pixel order, [nx/8, ny/8, 64], padded with zeros."""
+    ny, nx = image.shape
+    image = np.pad(image, ((0, -ny % TILE), (0, -nx % TILE)))
+    rows, columns = image.shape[0] // TILE, image.shape[1] // TILE
+    # [row, j, column, i] -> [column, row, i, j]
+    blocks = image.reshape(rows, TILE, columns, TILE).transpose(2, 0, 3, 1)
+    return blocks.reshape(columns, rows, TILE_PIXELS)
+
+
 def cut_tiles(data: np.ndarray, ierr: np.ndarray, select: np.ndarray | None = None) -> TileSet:
     """Tiles of an image.
 
@@ -44,22 +54,17 @@ def cut_tiles(data: np.ndarray, ierr: np.ndarray, select: np.ndarray | None = No
     TileSet
         In C order of (tile x, tile y), as forcepho orders its super-pixels.
     """
-    ny, nx = data.shape
-    pad = ((0, -ny % TILE), (0, -nx % TILE))
-
-    def tiled(image):
-        image = np.pad(image, pad)
-        rows, columns = image.shape[0] // TILE, image.shape[1] // TILE
-        # [row, j, column, i] -> [column, row, i, j]
-        blocks = image.reshape(rows, TILE, columns, TILE).transpose(2, 0, 3, 1)
-        return blocks.reshape(columns, rows, TILE_PIXELS)
-
-    tile_data, tile_ierr = tiled(data), tiled(ierr)
+    tile_data, tile_ierr = superpixels(data), superpixels(ierr)
     wanted = (tile_ierr > 0).any(-1)
     if select is not None:
-        wanted &= tiled(select).any(-1)
+        wanted &= superpixels(select).any(-1)
     column, row = np.nonzero(wanted)
     return TileSet(column * TILE, row * TILE, tile_data[column, row], tile_ierr[column, row])
+
+
+def tiles_of(select: np.ndarray) -> np.ndarray:
+    """Whether a pixel of each super-pixel is selected: [ny, nx] bool -> [nx/8, ny/8]."""
+    return _any(select).T
 
 
 def count_tiles(ierr: np.ndarray, select: np.ndarray | None = None) -> tuple[int, int]:

@@ -301,6 +301,33 @@ def read_gwcs(hdus, shape, offsets=(0.0, 0.0)):
     return GWCSAdaptor(wcs, *offsets, centre), "gwcs of the ASDF extension"
 
 
+def open_gwcs(path) -> dict:
+    """The gwcs objects of an ASDF file, {band: {exposure id: adaptor}}, as forcepho writes them.
+
+    Empty when gwcs is not installed: the headers' FITS approximations are then used.
+    """
+    try:
+        import asdf
+        import gwcs  # noqa: F401  (registers its types with asdf)
+    except ImportError:
+        log.warning("%s: gwcs is not installed, the headers' WCS are used", path)
+        return {}
+    with asdf.open(path, lazy_load=False) as opened:
+        return {
+            band: {name: GWCSAdaptor(wcs) for name, wcs in exposures.items() if callable(wcs)}
+            for band, exposures in opened.tree.items()
+            if isinstance(exposures, dict) and band not in ("asdf_library", "history")
+        }
+
+
+def write_gwcs(path, tree: dict) -> None:
+    """Write gwcs adaptors {band: {exposure id: adaptor}} as `open_gwcs` reads them."""
+    import asdf
+
+    plain = {b: {name: w.gwcs for name, w in group.items()} for b, group in tree.items()}
+    asdf.AsdfFile(plain).write_to(path)
+
+
 def _jacobian(wcs, x, y):
     """d(RA cos dec, dec)/d(x, y) [deg/pixel] at pixels, [..., 2, 2], by central differences."""
     h = HALF_STEP

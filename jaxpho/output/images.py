@@ -72,22 +72,34 @@ class ImageAssembler:
         for name in self._model:
             exposure = self.exposures[name]
             path = Path(folder) / f"{names[f'{exposure.band}_{name}']}.fits"
-            header = image_header(exposure)
-            hdus = [fits.PrimaryHDU()]
-            hdus[0].header["CREATOR"] = (CREATOR, "a model, not data")
-            hdus[0].header["EXPOSURE"] = (ascii_text(name)[:68], "exposure id")
-            hdus[0].header["BAND"] = (exposure.band, "band")
-            for key, image in self.images(name).items():
-                hdu = fits.ImageHDU(image, header=header, name=key)
-                if key in ("MODEL", "RESIDUAL"):
-                    hdu.header["BUNIT"] = (exposure.unit, "per pixel")
-                elif "BUNIT" in hdu.header:
-                    del hdu.header["BUNIT"]
-                hdus.append(hdu)
-            with replacing(path) as temporary:
-                fits.HDUList(hdus).writeto(temporary, overwrite=True, output_verify="silentfix")
+            write_images(path, exposure, self.images(name))
             paths.append(path)
         return paths
+
+
+def write_images(path, exposure, images: dict[str, np.ndarray]) -> None:
+    """Write images [ny, nx] of one exposure as a FITS file with its WCS, in one step.
+
+    Parameters
+    ----------
+    path : file, replaced.
+    exposure : name, band, unit, wcs and header.
+    images : extension name -> image; MODEL and RESIDUAL get the exposure's unit.
+    """
+    header = image_header(exposure)
+    hdus = [fits.PrimaryHDU()]
+    hdus[0].header["CREATOR"] = (CREATOR, "a model, not data")
+    hdus[0].header["EXPOSURE"] = (ascii_text(exposure.name)[:68], "exposure id")
+    hdus[0].header["BAND"] = (exposure.band, "band")
+    for key, image in images.items():
+        hdu = fits.ImageHDU(image, header=header, name=key)
+        if key in ("MODEL", "RESIDUAL"):
+            hdu.header["BUNIT"] = (exposure.unit, "per pixel")
+        elif "BUNIT" in hdu.header:
+            del hdu.header["BUNIT"]
+        hdus.append(hdu)
+    with replacing(path) as temporary:
+        fits.HDUList(hdus).writeto(temporary, overwrite=True, output_verify="silentfix")
 
 
 def source_positions(result: PatchResult) -> tuple[np.ndarray, np.ndarray]:

@@ -369,7 +369,7 @@ def write_images(state: RunState) -> None:
 
 def trim_pixels(result: PatchResult, exposures) -> None:
     """Drop the parts of edge tiles that lie outside the images, in place."""
-    shapes = {exposure.name: exposure.data.shape for exposure in exposures}
+    shapes = {exposure.name: exposure.shape for exposure in exposures}
     for name, pixels in result.pixels.items():
         ny, nx = shapes[name]
         x, y = np.asarray(pixels["x"]), np.asarray(pixels["y"])

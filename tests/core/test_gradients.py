@@ -130,6 +130,8 @@ def test_gaussians_in_every_mode(x64, mode):
             [500.0, -30.0, 20.0, 90.0, 70.0, -20.0],
         ]
     )
+    # the oracle knows no cut: forcepho's drops what is below exp(-18) of a Gaussian's peak
+    tolerance = 1e-5 if mode == "forcepho" else TOL["float64"]
     n = s.patch.n_exposures
     gauss = jnp.broadcast_to(jnp.asarray(fields.T), (n, 6, len(fields)))
     k, sky = np.arange(64), jnp.zeros((n, 3))
@@ -146,7 +148,7 @@ def test_gaussians_in_every_mode(x64, mode):
     for e in range(2):
         expect = derivative(partial(by_oracle, e=e), fields.ravel(), steps).reshape(fields.shape).T
         error = np.abs(found[e] - expect) / np.abs(expect).max(1, keepdims=True)
-        assert error.max() < TOL["float64"]
+        assert error.max() < tolerance
 
 
 @cache

@@ -10,6 +10,7 @@ import pytest
 
 from jaxpho.core.gaussians import Gaussians, evaluate, stack
 from jaxpho.core.pixel import (
+    CUT,
     PIXEL_MODES,
     derivative_images,
     quadratic_form,
@@ -24,6 +25,7 @@ SIGMAS = (0.5, 0.7, 0.8, 1.0, 2.0)
 TABLE = {
     "point": (0.37, 0.179, 0.135, 0.085, 0.021),
     "second_order": (0.089, 0.0218, 0.0126, 5.0e-3, 3.1e-4),
+    "forcepho": (0.089, 0.0218, 0.0126, 5.0e-3, 3.1e-4),
     "covariance": (0.024, 7.3e-3, 4.5e-3, 1.9e-3, 1.3e-4),
     "fourth": (5.3e-3, 9.6e-4, 4.7e-4, 1.36e-4, 2.46e-6),
     "sixth": (8.2e-4, 7.6e-5, 3.0e-5, 5.9e-6, 2.9e-8),
@@ -124,6 +126,10 @@ def test_no_pixel_term_is_the_density(x64, mode):
     x, y = tile_offsets()
     expected = evaluate(Gaussians(*(v[..., None] for v in g)), 4.0 + x, -3.0 + y)
     found = tile_values(g, 4.0, -3.0, mode, pixel_term=0.0)
+    if mode == "forcepho":  # cut off where exp(-Q/2) has fallen to 1.5e-8
+        peak = np.asarray(g.flux / (2 * np.pi * np.sqrt(g.cxx * g.cyy - g.cxy**2)))[..., None]
+        expected = np.where(expected < np.exp(-CUT / 2) * peak, 0.0, expected)
+        assert (expected == 0).any() and (expected > 0).any()
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-300)
 
 

@@ -1,5 +1,7 @@
 """Sersic mixtures and splines: exactness, derivatives, precision, invariance."""
 
+import warnings
+
 import h5py
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.interpolate import RectBivariateSpline
+from scipy.interpolate import RectBivariateSpline, SmoothBivariateSpline
 
 from jaxpho.core.sersic import (
     DESIGN_BLUR,
@@ -255,6 +257,33 @@ def test_splines_outside_their_table():
     np.testing.assert_array_equal(amp[3], amp[4])
     np.testing.assert_array_equal(d_n[:4], 0)
     np.testing.assert_array_equal(d_r[:3], 0)
+
+
+def test_smooth_splines_are_those_of_scipy(x64):
+    """Scattered points; the three radii get different knots from scipy."""
+    rng = np.random.default_rng(4)
+    n, r = rng.uniform(0.5, 5, 300), rng.uniform(0.05, 1, 300)
+    waves = [np.cos(k * n) * np.sin((3 + k) * r) for k in range(3)]
+    amplitudes = np.stack(waves, -1) + rng.normal(0, 0.02, (300, 3))
+    amplitudes *= [1, 40, 10]  # the default smoothing compares with deviations of one
+    splines = load_splines([0.1, 0.2, 0.4], n, r, amplitudes, dtype=jnp.float64, kind="smooth")
+    x, y = rng.uniform(n.min(), n.max(), 80), rng.uniform(r.min(), r.max(), 80)
+    (amp, _), (d_n, _), (d_r, _) = slopes(splines, x, y)
+    knots = set()
+    for k in range(3):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scipy = SmoothBivariateSpline(n, r, amplitudes[:, k])
+        knots.add(tuple(map(len, scipy.get_knots())))
+        for mine, order in ((amp, {}), (d_n, {"dx": 1}), (d_r, {"dy": 1})):
+            theirs = scipy.ev(x, y, **order)
+            atol = 1e-10 * np.abs(theirs).max()
+            np.testing.assert_allclose(mine[:, k], theirs, rtol=0, atol=atol)
+    assert len(knots) > 1
+    with pytest.raises(InputError, match="unknown kind 'round'"):
+        load_splines([0.1, 0.2, 0.4], n, r, amplitudes, kind="round")
+    with pytest.raises(InputError, match="9 rows.*at least 16"):
+        load_splines([0.1, 0.2, 0.4], n[:9], r[:9], amplitudes[:9], kind="smooth")
 
 
 @pytest.mark.parametrize(

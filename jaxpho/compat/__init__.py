@@ -1,0 +1,1 @@
+"""forcepho's conventions: its catalogues, parameters, posterior and configuration files."""

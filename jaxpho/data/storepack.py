@@ -1,0 +1,233 @@
+"""Exposures whose pixels stay in the pixel store until a patch asks for them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from jaxpho.core.pixel import TILE
+from jaxpho.data.exposure import Nuisance
+from jaxpho.data.metastore import MetaStore, header_number, open_meta_store
+from jaxpho.data.pack import pack_patch
+from jaxpho.data.packing import PackedPatch
+from jaxpho.data.pixelstore import PixelStore
+from jaxpho.data.psfstore import PSFModel, list_psf_groups, read_psf_store
+from jaxpho.data.skyregion import Circle, Region
+from jaxpho.data.tiles import TileSet, tiles_of
+from jaxpho.errors import InputError
+
+log = logging.getLogger("jaxpho.stores")
+
+UNCALIBRATED = {"image": "count", "counts": "count"}
+"""forcepho's names of units that are those of the image."""
+
+
+@dataclass
+class StoredExposure:
+    """An exposure of a meta and a pixel store; has what `jaxpho.data.exposure.Exposure` has."""
+
+    name: str
+    band: str
+    id: str
+    meta: MetaStore = field(repr=False)
+    pixels: PixelStore = field(repr=False)
+    psf: object | None = None
+    unit: str = "nJy"
+    level: float = 0.0
+    nuisance: Nuisance = field(default_factory=Nuisance)
+    notes: dict = field(default_factory=dict)
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx)."""
+        nside = self.pixels.size(self.band, self.id)
+        if nside != self.meta.nside(self.band, self.id):
+            raise InputError(
+                f"{self.pixels.where(self.band, self.id)}: the image is {nside} pixels, its "
+                f"header says {self.meta.nside(self.band, self.id)} ({self.meta.path})"
+            )
+        return nside[::-1]
+
+    @property
+    def wcs(self):
+        """World coordinates, made when first asked for."""
+        return self.meta.wcs(self.band, self.id)
+
+    @property
+    def header(self):
+        """FITS header."""
+        return self.meta.header(self.band, self.id)
+
+    def _image(self) -> tuple[np.ndarray, np.ndarray]:
+        data, ierr = self.pixels.cached_image(self.band, self.id)
+        return np.where(ierr > 0, data - np.float32(self.level), np.float32(0.0)), ierr
+
+    @property
+    def data(self) -> np.ndarray:
+        """[ny, nx] flux: reads the whole exposure."""
+        return self._image()[0]
+
+    @property
+    def ierr(self) -> np.ndarray:
+        """[ny, nx] 1/sigma: reads the whole exposure."""
+        return self._image()[1]
+
+    def tiles(self, select: np.ndarray | None = None) -> TileSet:
+        """Super-pixels with a pixel of a selection [ny, nx] in them, and one that is unmasked.
+
+        Only these are read.
+        """
+        ny, nx = self.shape
+        if select is None:
+            wanted = np.ones((-(-nx // TILE), -(-ny // TILE)), bool)
+        else:
+            wanted = tiles_of(select)
+        column, row = np.nonzero(wanted)
+        flux, ierr = self.pixels.superpixels(self.band, self.id, column, row)
+        used = (ierr > 0).any(-1)
+        column, row, flux, ierr = (a[used] for a in (column, row, flux, ierr))
+        flux = np.where(ierr > 0, flux - np.float32(self.level), np.float32(0.0))
+        return TileSet(TILE * column, TILE * row, flux, ierr)
+
+
+def stored_exposures(
+    meta: MetaStore,
+    pixels: PixelStore,
+    psf_store=None,
+    *,
+    keys: Sequence[tuple[str, str]] | None = None,
+    tweak_background: str | None = None,
+) -> list[StoredExposure]:
+    """Exposures of open stores.
+
+    Parameters
+    ----------
+    psf_store : path, optional
+        PSF store with a group per band, or per band/exposure id where there is one.
+    keys : sequence of (band, exposure id), optional
+        Which; default all of the meta store.
+    tweak_background : header card with a level to subtract; 0 where it is missing.
+
+    Raises
+    ------
+    InputError
+        For exposures without pixels, and bands without a PSF.
+    """
+    keys = meta.keys if keys is None else list(keys)
+    groups = set(list_psf_groups(psf_store)) if psf_store is not None else set()
+    psfs: dict[str, PSFModel] = {}
+    ids = [name for _, name in meta.keys]
+    repeated = len(set(ids)) < len(ids)
+    out = []
+    for band, name in keys:
+        model = None
+        if psf_store is not None:
+            group = f"{band}/{name}" if f"{band}/{name}" in groups else band
+            if group not in psfs:
+                psfs[group] = read_psf_store(psf_store, group)
+            model = psfs[group]
+        level = 0.0
+        if tweak_background:
+            header = meta.header(band, name)
+            level = header_number(header, tweak_background, meta.where(band, name))
+        attrs = pixels.attrs(band, name)
+        unit = attrs.get("flux_units", "nJy")
+        unit = unit.decode() if isinstance(unit, bytes) else str(unit)
+        unit = UNCALIBRATED.get(unit, unit)
+        label = f"{band}/{name}" if repeated else name
+        notes = {"path": str(pixels.path), "unit_from": "the pixel store", "sky_from": "the store"}
+        out.append(StoredExposure(label, band, name, meta, pixels, model, unit, level, notes=notes))
+    return out
+
+
+def pack_stores(
+    meta,
+    pixels,
+    psf_store,
+    peaks: Sequence,
+    *,
+    bands: Sequence[str] | None = None,
+    region: Region | None = None,
+    radii: Sequence[float] | None = None,
+    tweak_background: str | None = None,
+    **options,
+) -> PackedPatch:
+    """Pack a patch from stores; only its super-pixels are read.
+
+    Exposures are found by their footprints: any overlap with the region counts.
+
+    Parameters
+    ----------
+    meta, pixels : paths, or an open `MetaStore` and `PixelStore`.
+    psf_store : path
+    peaks : sequence of Peak
+        Sources to model.
+    bands : sequence of str, optional
+        Bands in order; default those of the meta store.
+    region : Circle, Box or Polygon, optional
+        Pixels to use.
+    radii : sequence of float, optional
+        [S] arcsec, instead of a region: pixels this near to a source.
+    tweak_background : str, optional
+        Header card with a level to subtract.
+    **options
+        Those of `jaxpho.data.pack.pack_patch`.
+
+    Raises
+    ------
+    InputError
+        For stores that cannot be used, and regions without a usable pixel.
+    """
+    if region is None and radii is None:
+        raise InputError("a patch from stores needs a region, or radii about its sources")
+    meta = meta if isinstance(meta, MetaStore) else open_meta_store(meta)
+    bands = meta.bands if bands is None else list(bands)
+    with contextlib.ExitStack() as stack:
+        if not isinstance(pixels, PixelStore):
+            pixels = stack.enter_context(PixelStore(pixels))
+        keys = []
+        for circle in _circles(region, peaks, radii):
+            keys += meta.near(*circle, bands)
+        order = {key: i for i, key in enumerate(meta.keys)}
+        keys = sorted(set(keys), key=lambda key: (bands.index(key[0]), order[key]))
+        if not keys:
+            raise InputError(f"no exposure of {', '.join(bands)} in {meta.path} is near the patch")
+        exposures = stored_exposures(
+            meta, pixels, psf_store, keys=keys, tweak_background=tweak_background
+        )
+        return pack_patch(exposures, peaks, bands=bands, region=region, radii=radii, **options)
+
+
+def _circles(region, peaks, radii):
+    if region is not None:
+        return [Circle(region.ra, region.dec, region.reach)]
+    return [Circle(p.ra, p.dec, r) for p, r in zip(peaks, radii, strict=True) if r > 0]
+
+
+def read_stores(
+    meta, pixels, psf_store=None, bands: Sequence[str] | None = None, tweak_background=None
+) -> list[StoredExposure]:
+    """All exposures of a pair of stores, in the order of the bands; nothing but ids is read yet.
+
+    Raises
+    ------
+    InputError
+        For stores that cannot be used and bands without an exposure.
+    """
+    meta = open_meta_store(meta)
+    bands = meta.bands if bands is None else list(bands)
+    keys = [key for band in bands for key in meta.keys if key[0] == band]
+    for band in bands:
+        if not any(key[0] == band for key in keys):
+            raise InputError(
+                f"meta store {meta.path} has no exposure of band {band} (bands: "
+                f"{', '.join(meta.bands)})"
+            )
+    store = PixelStore(Path(pixels))
+    return stored_exposures(meta, store, psf_store, keys=keys, tweak_background=tweak_background)

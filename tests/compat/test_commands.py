@@ -1,0 +1,219 @@
+"""`jaxpho evaluate` and `jaxpho render`: their files, and one sentence for what is wrong."""
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from astropy.io import fits
+from store_case import BANDS, CENTRE, NSIDE, write_case
+
+from jaxpho import cli
+from jaxpho.data.metastore import open_meta_store
+from jaxpho.data.pixelstore import PixelStore
+
+REGION = f"{CENTRE[0]},{CENTRE[1]},0.5"
+NAMES = {
+    "chi2", "lnlike", "lnlike_grad", "param_names", "bounded_lnp", "bounded_lnp_grad", "residual",
+    "xpix", "ypix", "data", "data_before_fixed", "ierr", "D", "CW", "crpix", "crval", "G",
+    "band_start", "band_N", "exposure_start", "exposure_N", "n_psf_per_source", "psfgauss_amp",
+    "psfgauss_xcen", "psfgauss_ycen", "psfgauss_Cxx", "psfgauss_Cyy", "psfgauss_Cxy",
+    "psfgauss_sersic_bin", "psfgauss_start", "n_sources", "n_radii", "bands", "epaths",
+    "reference_coordinates",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("case")
+    write_case(folder)
+    yield folder
+    jax.clear_caches()
+
+
+def command(*words):
+    return cli.main([str(w) for w in words])
+
+
+def evaluate(case, out, *words):
+    start = ["evaluate", case / "config.yml", "--catalog", case / "truth.fits", "--out", out, "-q"]
+    assert command(*start, *words) == 0
+    return dict(np.load(out))
+
+
+def test_evaluate_as_forcepho(case, tmp_path):
+    words = ["--fixed", case / "fixed.fits", "--region", REGION, "--compat", "forcepho"]
+    found = evaluate(case, tmp_path / "out.npz", *words)
+    assert NAMES | {"rad2"} <= set(found)
+    assert list(found["param_names"][:8]) == [
+        "blue_0", "red_0", "ra_0", "dec_0", "q_0", "pa_0", "sersic_0", "rhalf_0",
+    ]  # fmt: skip
+    assert found["lnlike"] == pytest.approx(-0.5 * found["chi2"].sum())
+    # the same numbers when the parameters come from a file, in the order of param_names
+    np.save(tmp_path / "p.npy", found["params"])
+    words += ["--start", case / "peaks.fits", "--params", tmp_path / "p.npy"]
+    again = evaluate(case, tmp_path / "out2.npz", *words)
+    for name in found:
+        np.testing.assert_array_equal(found[name], again[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def native(case, tmp_path_factory):
+    out = tmp_path_factory.mktemp("native") / "out.npz"
+    return evaluate(case, out, "--fixed", case / "fixed.fits", "--region", REGION)
+
+
+def test_evaluate_with_our_model(case, native, tmp_path):
+    """chi2 from the residuals; its gradient by differences; all exposures that overlap."""
+    assert NAMES - {"rad2"} <= set(native)
+    weighted = (native["residual"] * native["ierr"]).astype(float) ** 2
+    sums = np.add.reduceat(weighted, native["exposure_start"])
+    chi2 = np.add.reduceat(sums, native["band_start"])
+    np.testing.assert_allclose(native["chi2"], chi2, rtol=1e-5)
+    assert native["lnlike"] == pytest.approx(-0.5 * native["chi2"].sum())
+    assert list(native["param_names"][:4]) == ["blue_0", "red_0", "ra_0", "dec_0"]
+    assert (native["data"] != native["data_before_fixed"]).any()
+    slopes = {}
+    for name, h in (("blue_0", 0.3), ("dec_1", 1e-3), ("sersic_2", 0.03)):
+        i = list(native["param_names"]).index(name)
+        values = []
+        for sign in (-1, 1):
+            params = native["params"].copy()
+            params[i] += sign * h
+            np.save(tmp_path / "p.npy", params)
+            words = ["--fixed", case / "fixed.fits", "--region", REGION]
+            words += ["--params", tmp_path / "p.npy"]
+            values.append(evaluate(case, tmp_path / "o.npz", *words)["lnlike"])
+        slopes[i] = (values[1] - values[0]) / (2 * h)
+    for i, slope in slopes.items():
+        assert native["lnlike_grad"][i] == pytest.approx(slope, rel=0.02), i
+
+
+def test_render(case, native, tmp_path):
+    """Images add up to the data, and show on unmasked pixels the model that evaluate used."""
+    words = ["--catalog", case / "truth.fits", "--fixed", case / "fixed.fits", "-q"]
+    out = tmp_path / "images"
+    assert command("render", case / "config.yml", *words, "--out", out) == 0
+    files = sorted(out.iterdir())
+    assert len(files) == 6
+    meta = open_meta_store(case / "meta.json")
+    with PixelStore(case / "pixels.h5") as store:
+        for e, (key, path) in enumerate(zip(meta.keys, files, strict=True)):
+            with fits.open(path) as hdus:
+                images = {name: hdus[name].data for name in ("MODEL", "RESIDUAL", "CHI")}
+                header = hdus["MODEL"].header
+            assert images["MODEL"].shape == NSIDE[::-1] and header["BUNIT"] == "count"
+            data, ierr = store.image(*key)
+            data = data - np.float32(meta.header(*key)["TWEAKBKG"])
+            good = ierr > 0
+            assert np.isnan(images["RESIDUAL"][~good]).all()
+            np.testing.assert_allclose((images["MODEL"] + images["RESIDUAL"])[good], data[good],
+                                       atol=1e-6)  # fmt: skip
+            assert (images["MODEL"][~good] > 0).any()  # masked pixels are drawn
+            at = slice(native["exposure_start"][e], None)
+            at = slice(at.start, at.start + native["exposure_N"][e])
+            x, y = native["xpix"][at].astype(int), native["ypix"][at].astype(int)
+            ok = native["ierr"][at] > 0
+            expected = (native["data_before_fixed"] - native["residual"])[at]
+            model = images["MODEL"]
+            # evaluate takes the blue PSF, which varies over the image, and the slope of SIP at
+            # the starting positions
+            exact = key[0] == "red" and not key[1].endswith("2")
+            tolerance = 2e-5 if exact else 5e-3
+            assert np.abs(model[y, x] - expected)[ok].max() < tolerance * model.max()
+
+
+def test_render_within_a_region(case, tmp_path):
+    words = ["--region", f"{CENTRE[0]},{CENTRE[1] + 0.5 / 3600},0.2", "-q"]
+    assert command("render", case / "config.yml", *words, "--out", tmp_path) == 0
+    drawn = [fits.getdata(path, "MODEL") for path in sorted(tmp_path.iterdir())]
+    assert len(drawn) == 6
+    assert all(0 < (image != 0).mean() < 0.5 for image in drawn)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "x.txt"], "x.txt: expected a file name that ends in .npz"),
+        (["--out", "x.npz", "--region", "1,2"], "--region 1,2: expected three numbers"),
+        (["--out", "x.npz", "--region", "1,99,1"], "--region 1,99,1: expected degrees"),
+        (["--out", "x.npz", "--catalog", "no.fits"], "--catalog no.fits: the file does not exist"),
+        (
+            ["--out", "x.npz", "--region", REGION, "--params", "CASE/meta.json"],
+            "not a readable .npy",
+        ),
+        (["--out", "x.npz"], "no region: give --region"),
+    ],
+)
+def test_wrong_arguments(case, words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [w.replace("CASE", str(case)) for w in words]
+    assert command("evaluate", case / "config.yml", "--compat", "forcepho", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_our_configuration_has_no_forcepho_numbers(tmp_path, capsys):
+    path = tmp_path / "config.yml"
+    path.write_text(yaml.safe_dump({"output": "run", "bands": list(BANDS)}))
+    assert command("evaluate", path, "--compat", "forcepho", "--out", tmp_path / "x.npz") == 2
+    assert "expected a configuration with forcepho's keys" in capsys.readouterr().err
+
+
+def spoil(case, folder, name, change):
+    """A copy of the case's files, with one of them changed."""
+    for path in case.iterdir():
+        if path.is_file():
+            (folder / path.name).write_bytes(path.read_bytes())
+    change(folder / name)
+    return folder
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:3000])
+
+
+def without_red(path):
+    import json
+
+    headers = json.loads(path.read_text())
+    del headers["red"]["visit1/red_1"]
+    path.write_text(json.dumps(headers))
+
+
+def without_column(path):
+    with fits.open(path) as hdus:
+        table = hdus[1].data
+        columns = [c for c in hdus[1].columns if c.name != "rhalf"]
+        hdu = fits.BinTableHDU.from_columns(fits.ColDefs(columns))
+        hdu.header["FILTERS"] = ",".join(BANDS)
+        assert len(table)
+        hdu.writeto(path.with_suffix(".new"))
+    path.with_suffix(".new").replace(path)
+
+
+def without_psf(path):
+    import h5py
+
+    with h5py.File(path, "a") as f:
+        del f["red"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("pixels.h5", cut, "pixels.h5 is not a readable HDF5 file"),
+        ("psf.h5", without_psf, "psf.h5 has no group 'red'; it holds: blue"),
+        ("splines.h5", cut, "splines.h5 is not a readable HDF5 file"),
+        ("meta.json", cut, "meta.json, line 1: not readable as JSON"),
+        ("meta.json", without_red, "red/visit1/red_1/data: this exposure is not in the meta store"),
+        ("peaks.fits", without_column, "peaks.fits: no column 'rhalf'"),
+    ],
+)
+def test_bad_files_are_one_sentence(case, name, change, message, tmp_path, capsys):
+    folder = spoil(case, tmp_path, name, change)
+    words = ["--region", REGION, "--compat", "forcepho", "--out", tmp_path / "x.npz"]
+    assert command("evaluate", folder / "config.yml", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "x.npz").exists()
