@@ -48,7 +48,7 @@ def run(args) -> int:
 
     from tqdm import tqdm
 
-    from jaxpho.output.files import file_names
+    from jaxpho.files import file_names
     from jaxpho.output.images import write_images
     from jaxpho.run.scene import read_inputs
 
