@@ -46,9 +46,9 @@ def test_paths_bounds_and_other_names(monkeypatch):
     assert found.max_snr == 0 and found.outbase is None
 
 
-def test_keys_without_meaning_here(caplog):
+def test_keys_without_meaning_here(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("jaxpho"), "propagate", True)
     with caplog.at_level(logging.WARNING, "jaxpho"):
-        logging.getLogger("jaxpho").propagate = True
         parse(super_pixel_size=8, gtol=1e-5, maxactive_per_pacth=3, colour="blue")
     assert [r.getMessage() for r in caplog.records] == [
         "c.yml: key 'maxactive_per_pacth' is not used; did you mean 'maxactive_per_patch'?",
