@@ -29,7 +29,8 @@ def make(folder: Path, n: int, side: int) -> None:
 
     from jaxpho.data.metastore import write_meta_store
     from jaxpho.data.pixelstore import write_exposure, write_header
-    from jaxpho.data.psfstore import PSF_DTYPE, PSFModel, write_psf_store
+    from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
+    from jaxpho.data.psfstore import write_psf_store
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)

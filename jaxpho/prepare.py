@@ -17,7 +17,8 @@ from jaxpho.data.exposure import Exposure, PSFInput
 from jaxpho.data.fitsread import FitsFile
 from jaxpho.data.psfex import PSFExModel, read_psfex
 from jaxpho.data.psfinput import read_psf_input, rotate_model
-from jaxpho.data.psfstore import PSFModel, list_psf_groups, read_psf_store, write_psf_store
+from jaxpho.data.psfmodel import PSFModel
+from jaxpho.data.psfstore import list_psf_groups, read_psf_store, write_psf_store
 from jaxpho.data.units import number_or_key
 from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError

@@ -6,7 +6,7 @@ import json
 import numpy as np
 from tqdm import tqdm
 
-from jaxpho.data.psfstore import PSFModel
+from jaxpho.data.psfmodel import PSFModel
 from jaxpho.errors import InputError
 from psfmix.fit import fit_mixture
 

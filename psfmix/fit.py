@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jaxpho.data.psfstore import PSF_DTYPE
+from jaxpho.data.psfmodel import PSF_DTYPE
 from jaxpho.errors import InputError
 from psfmix.lm import Options, minimise
 from psfmix.model import AMP, CXX, CYY, brightness, to_free

@@ -17,7 +17,8 @@ if __package__ in (None, ""):  # run as a script, from any directory
 
 import numpy as np
 
-from jaxpho.data.psfstore import PSF_DTYPE, PSFModel, check_psf_store, write_psf_store
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
+from jaxpho.data.psfstore import check_psf_store, write_psf_store
 from jaxpho.errors import InputError
 from jaxpho.files import replacing, safe_name
 from psfmix.fit import fit_mixture, from_array
@@ -53,7 +54,7 @@ def convert_psf_data(mixture, *, shape, oversample=1.0, nradii=9, includes_pixel
 
     Returns
     -------
-    structured array of `jaxpho.data.psfstore.PSF_DTYPE`, shape (nloc, nradii, ngauss)
+    structured array of `jaxpho.data.psfmodel.PSF_DTYPE`, shape (nloc, nradii, ngauss)
         ``amp``; ``xcr``, ``ycr`` in native pixels from the reference point; ``Cxx``, ``Cyy``,
         ``Cxy`` in native pixels^2; ``sersic_bin`` 0 to nradii - 1.
 

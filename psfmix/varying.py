@@ -10,7 +10,7 @@ from astropy.io import fits
 from scipy.spatial import ConvexHull, QhullError
 
 from jaxpho.data.psfex import read_psfex
-from jaxpho.data.psfstore import PSFModel
+from jaxpho.data.psfmodel import PSFModel
 from jaxpho.data.tables import read_table
 from jaxpho.errors import InputError
 from psfmix.convert import fit_grid

@@ -5,7 +5,8 @@ import yaml
 from astropy.io import fits
 from synthetic_result import REFERENCE, make_wcs
 
-from jaxpho.data.psfstore import PSF_DTYPE, PSFModel, write_psf_store
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
+from jaxpho.data.psfstore import write_psf_store
 
 SIZE = 64
 SCALE = 0.25  # arcsec per pixel

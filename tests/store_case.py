@@ -11,7 +11,8 @@ from astropy.wcs import WCS, Sip
 
 from jaxpho.data.metastore import write_meta_store
 from jaxpho.data.pixelstore import write_pixel_store
-from jaxpho.data.psfstore import PSF_DTYPE, PSFModel, write_psf_store
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
+from jaxpho.data.psfstore import write_psf_store
 from jaxpho.data.splinestore import SplineTable, write_spline_table
 
 CENTRE = (150.1, 2.2)

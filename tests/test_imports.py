@@ -41,6 +41,7 @@ for _top in TOP:
     LAYERS[_top] = {"jaxpho.config", *TOP} | LAYERS["jaxpho.config"]
 LAYERS["psfmix"] = {
     "jaxpho.core",
+    "jaxpho.data.psfmodel",
     "jaxpho.data.psfstore",
     "jaxpho.data.psfex",
     "jaxpho.data.tables",
@@ -213,7 +214,7 @@ def test_what_is_allowed_passes():
         "jaxpho.fit.b": "from jaxpho.core import a\nfrom jaxpho.core.a import x",
         "jaxpho.prepare": "def f():\n    from psfmix.fit import fit_mixture",
         "jaxpho.cli": "from jaxpho.config import Config\nimport jaxpho.prepare",
-        "psfmix.figures": "import matplotlib\nfrom jaxpho.data.psfstore import PSFModel",
+        "psfmix.figures": "import matplotlib\nfrom jaxpho.data.psfmodel import PSFModel",
     }
     assert violations(sources) == []
 

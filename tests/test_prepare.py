@@ -10,7 +10,8 @@ from synthetic_result import REFERENCE, make_wcs
 from jaxpho import prepare
 from jaxpho.data.exposure import PSFInput
 from jaxpho.data.options import PSFOptions
-from jaxpho.data.psfstore import PSF_DTYPE, PSFModel, write_psf_store
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
+from jaxpho.data.psfstore import write_psf_store
 from jaxpho.errors import InputError
 
 OVERSAMPLE = 3

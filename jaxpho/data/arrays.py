@@ -7,7 +7,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from jaxpho.data.exposure import Exposure, Nuisance
-from jaxpho.data.psfstore import PSFModel
+from jaxpho.data.psfmodel import PSFModel
 from jaxpho.errors import InputError
 
 

@@ -19,7 +19,8 @@ from jaxpho.core.pixel import TILE, TILE_PIXELS
 from jaxpho.data.metastore import MetaStore, header_number, open_meta_store
 from jaxpho.data.packing import PackedPatch
 from jaxpho.data.pixelstore import PixelStore
-from jaxpho.data.psfstore import PSFModel, read_psf_store
+from jaxpho.data.psfmodel import PSFModel
+from jaxpho.data.psfstore import read_psf_store
 from jaxpho.data.skyregion import Circle
 from jaxpho.data.unpack import patch_from_arrays
 from jaxpho.errors import InputError

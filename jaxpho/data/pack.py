@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.packing import Astrometry, PackedPatch, build_patch
-from jaxpho.data.psfstore import PSFModel
+from jaxpho.data.psfmodel import PSFModel
 from jaxpho.data.skyregion import Circle, Region, mark, select_region
 from jaxpho.data.wcs import local_affine
 from jaxpho.errors import InputError

@@ -267,7 +267,7 @@ def build_patch(
         Band index of each exposure.
     astrometry : Astrometry
     psf : list of list of structured arrays
-        [E][S] mixtures (`jaxpho.data.psfstore.PSF_DTYPE`).
+        [E][S] mixtures (`jaxpho.data.psfmodel.PSF_DTYPE`).
     n_radii : int
         Number of Gaussians of the Sersic mixture.
     gain : sequence of float, optional

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from jaxpho.data.exposure import PSFInput
-from jaxpho.data.psfstore import PSFModel, read_psf_store
+from jaxpho.data.psfmodel import PSFModel
+from jaxpho.data.psfstore import read_psf_store
 from jaxpho.errors import InputError
 
 

@@ -1,185 +1,23 @@
-"""PSFs as Gaussian mixtures: the in-memory model and its HDF5 store (ours and forcepho's)."""
+"""The HDF5 store of PSF mixtures, ours and forcepho's."""
 
 import logging
 import os
 import shutil
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-from jaxpho.data.locations import location_weights
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel, check_gaussians
 from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.psfstore")
 
-PSF_DTYPE = np.dtype(
-    [
-        ("amp", "f4"),
-        ("xcr", "f4"),
-        ("ycr", "f4"),
-        ("Cxx", "f4"),
-        ("Cyy", "f4"),
-        ("Cxy", "f4"),
-        ("sersic_bin", "i4"),
-    ]
-)
-"""One PSF Gaussian: amplitude, centre and covariance in native pixels, Sersic radius (-1: all)."""
-
-_FLOATS = ("amp", "xcr", "ycr", "Cxx", "Cyy", "Cxy")
 _ALIASES = {"xcr": "xcen", "ycr": "ycen"}
-_SUMS = ("stamp", "unit")
 # Amplitudes within this of 1 count as normalised when a store does not say what they sum to.
 _UNIT_SUM_ATOL = 1e-4
-
-
-@dataclass(frozen=True)
-class PSFModel:
-    """The PSF of one exposure (or band) as Gaussian mixtures at one or more detector positions.
-
-    Attributes
-    ----------
-    parameters : structured array of `PSF_DTYPE`, shape (nloc, ngauss)
-        Centres relative to the PSF's reference point in native pixels, covariances in native
-        pixels^2. ``sersic_bin`` is -1 when a Gaussian applies to every Sersic radius, else the
-        index of the radius it applies to (forcepho's stores).
-    locations : array (nloc, 2) or None
-        x, y pixel (0-indexed) of each mixture; None when there is one mixture.
-    includes_pixel : bool
-        The mixture already contains the detector pixel: render without a pixel integral.
-    amplitude_sum : {"unit", "stamp"}
-        What the amplitudes sum to: 1, or the sum of the PSF image they were fitted to.
-    attrs : dict
-        Other attributes of the store's group (provenance, fit quality).
-    """
-
-    parameters: np.ndarray
-    locations: np.ndarray | None = None
-    includes_pixel: bool = False
-    amplitude_sum: str = "stamp"
-    attrs: dict = field(default_factory=dict, compare=False)
-
-    def __post_init__(self):
-        parameters = np.atleast_2d(np.asarray(self.parameters))
-        if parameters.ndim != 2 or parameters.size == 0:
-            raise InputError(
-                f"PSF parameters have shape {parameters.shape}; expected (locations, Gaussians)"
-            )
-        _check_values(parameters, "PSF parameters")
-        locations = self.locations
-        nloc = len(parameters)
-        if locations is not None:
-            locations = np.atleast_2d(np.asarray(locations, dtype=float))
-            if locations.shape != (nloc, 2):
-                raise InputError(
-                    f"PSF locations have shape {locations.shape}; expected ({nloc}, 2): "
-                    "x, y of each mixture"
-                )
-            if not np.all(np.isfinite(locations)):
-                raise InputError("PSF locations must be finite numbers")
-            if len(np.unique(locations, axis=0)) < nloc:
-                raise InputError("two PSF mixtures share the same detector location")
-        elif nloc > 1:
-            raise InputError(f"{nloc} PSF mixtures need {nloc} detector locations; none were given")
-        if self.amplitude_sum not in _SUMS:
-            raise InputError(
-                f"PSF amplitude_sum is {self.amplitude_sum!r}; expected one of {_SUMS}"
-            )
-        object.__setattr__(self, "parameters", parameters)
-        object.__setattr__(self, "locations", locations)
-
-    @property
-    def ngauss(self):
-        """Number of Gaussians per source, over all Sersic radii."""
-        return self.parameters.shape[1]
-
-    def at(self, x=0.0, y=0.0, method="linear"):
-        """The mixture at one detector position.
-
-        Parameters
-        ----------
-        x, y : float
-            Pixel position, 0-indexed.
-        method : {"linear", "nearest"}
-            "linear" is barycentric between three or more locations that are not on a line
-            (positions outside their hull take the value at the nearest point of the hull) and
-            inverse-distance weighted otherwise; "nearest" is forcepho's choice.
-
-        Returns
-        -------
-        structured array of `PSF_DTYPE`, shape (ngauss,)
-            Components stay in correspondence: amplitude, centre and covariance are averaged with
-            non-negative weights, which keeps covariances positive definite.
-        """
-        if len(self.parameters) == 1:
-            return self.parameters[0].copy()
-        weights = location_weights(self.locations, x, y, method)
-        out = self.parameters[int(np.argmax(weights))].copy()
-        for name in _FLOATS:
-            out[name] = weights @ self.parameters[name].astype(float)
-        return out
-
-    def collapsed(self):
-        """The model with one mixture for all radii, or None when the radii differ.
-
-        forcepho repeats a mixture for each of its Sersic radii; where the repetitions agree a
-        single copy (``sersic_bin`` -1) serves any Sersic table.
-        """
-        bins = self.parameters["sersic_bin"][0]
-        if np.all(bins == -1):
-            return self
-        radii = np.unique(bins)
-        blocks = [self.parameters[:, bins == radius] for radius in radii]
-        first = blocks[0].copy()
-        for block in blocks[1:]:
-            if block.shape != first.shape or any(
-                not np.array_equal(block[name], first[name]) for name in _FLOATS
-            ):
-                return None
-        first["sersic_bin"] = -1
-        return replace(self, parameters=first)
-
-    def single(self):
-        """The model with one mixture for all radii, whatever the store.
-
-        Where forcepho's mixtures differ between radii (fewer Gaussians for large ones) it is that
-        of the smallest radius, the most detailed.
-        """
-        found = self.collapsed()
-        if found is None:
-            bins = self.parameters["sersic_bin"][0]
-            first = self.parameters[:, bins == bins.min()].copy()
-            first["sersic_bin"] = -1
-            found = replace(self, parameters=first)
-        return found
-
-    def repeated(self, nradii):
-        """The model with its mixture written out for each of `nradii` Sersic radii."""
-        single = self.collapsed()
-        if single is None:
-            raise InputError("this PSF model already has different mixtures per Sersic radius")
-        parameters = np.tile(single.parameters, (1, nradii))
-        parameters["sersic_bin"] = np.repeat(np.arange(nradii), single.ngauss)
-        return replace(self, parameters=parameters)
-
-
-def _check_values(parameters, where):
-    """Raise InputError unless every Gaussian is finite with a positive definite covariance."""
-    if parameters.dtype != PSF_DTYPE:
-        raise InputError(f"{where} have dtype {parameters.dtype}; expected {PSF_DTYPE}")
-    if not all(np.all(np.isfinite(parameters[name])) for name in _FLOATS):
-        raise InputError(f"{where} hold values that are not finite")
-    cxx, cyy, cxy = (parameters[name].astype(float) for name in ("Cxx", "Cyy", "Cxy"))
-    # A zero amplitude is padding (forcepho's ragged stores), whatever its covariance.
-    used = parameters["amp"] != 0
-    if np.any(used & ~((cxx > 0) & (cyy > 0) & (cxx * cyy > cxy**2))):
-        raise InputError(f"{where} hold a Gaussian whose covariance is not positive definite")
-    bins = parameters["sersic_bin"]
-    if np.any(bins < -1) or np.any(bins != bins[:1]):
-        raise InputError(f"{where} have a sersic_bin that is below -1 or differs between locations")
 
 
 def _open(path):
@@ -263,7 +101,7 @@ def _read_group(file, path, group):
             f"{where}: n_psf_per_source is {total} but 'parameters' holds "
             f"{parameters.shape[1]} Gaussians per location"
         )
-    _check_values(parameters, where)
+    check_gaussians(parameters, where)
     locations = None
     if "detector_locations" in node:
         locations = np.asarray(node["detector_locations"], dtype=float)

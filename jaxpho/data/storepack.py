@@ -17,7 +17,8 @@ from jaxpho.data.metastore import MetaStore, header_number, open_meta_store
 from jaxpho.data.pack import pack_patch
 from jaxpho.data.packing import PackedPatch
 from jaxpho.data.pixelstore import PixelStore
-from jaxpho.data.psfstore import PSFModel, list_psf_groups, read_psf_store
+from jaxpho.data.psfmodel import PSFModel
+from jaxpho.data.psfstore import list_psf_groups, read_psf_store
 from jaxpho.data.skyregion import Circle, Region
 from jaxpho.data.tiles import TileSet, tiles_of
 from jaxpho.errors import InputError

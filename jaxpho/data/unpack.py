@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxpho.data.hdf5 import writing
 from jaxpho.data.packing import Astrometry, PackedPatch, build_patch
-from jaxpho.data.psfstore import PSF_DTYPE
+from jaxpho.data.psfmodel import PSF_DTYPE
 from jaxpho.data.tiles import tiles_from_pixels
 from jaxpho.errors import InputError
 

@@ -11,7 +11,7 @@ from jaxpho.data.detect import detect_peaks, get_peaks, stack
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.moments import fill_starts, moments_start
 from jaxpho.data.options import DetectOptions, WCSOptions
-from jaxpho.data.psfstore import PSF_DTYPE, PSFModel
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
 from jaxpho.data.wcs import build_wcs
 from jaxpho.errors import InputError
 

@@ -11,7 +11,7 @@ from synthetic_result import REFERENCE, make_wcs
 from jaxpho.data.catalog import Peak
 from jaxpho.data.exposure import Exposure, Nuisance
 from jaxpho.data.pack import pack_patch, select_pixels
-from jaxpho.data.psfstore import PSF_DTYPE, PSFModel
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
 from jaxpho.errors import InputError
 from jaxpho.fit.options import FitOptions
 from jaxpho.fit.posterior import model_of

@@ -7,13 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxpho.data.locations import location_weights
-from jaxpho.data.psfstore import (
-    PSF_DTYPE,
-    PSFModel,
-    list_psf_groups,
-    read_psf_store,
-    write_psf_store,
-)
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
+from jaxpho.data.psfstore import list_psf_groups, read_psf_store, write_psf_store
 from jaxpho.errors import InputError
 
 # Barycentric weights reproduce a linear function to rounding of coordinates of a few thousand.

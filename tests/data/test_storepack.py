@@ -12,7 +12,8 @@ from jaxpho.data.metastore import open_meta_store
 from jaxpho.data.options import AstrometryOptions, ImageOptions, PSFOptions, SkyOptions
 from jaxpho.data.packing import PackedPatch
 from jaxpho.data.pixelstore import PixelStore
-from jaxpho.data.psfstore import PSF_DTYPE, PSFModel, read_psf_store, write_psf_store
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
+from jaxpho.data.psfstore import read_psf_store, write_psf_store
 from jaxpho.data.skyregion import Box, Circle, Polygon
 from jaxpho.data.splinestore import read_spline_table
 from jaxpho.data.storepack import read_stores, stored_exposures

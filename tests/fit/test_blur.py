@@ -5,7 +5,7 @@ import pytest
 
 import jaxpho
 from jaxpho.core.sersic import DESIGN_BLUR
-from jaxpho.data.psfstore import PSF_DTYPE, PSFModel
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
 from jaxpho.fit.blur import mixture_needed, sharpest_psf, too_coarse
 
 SCALE = 0.25

@@ -11,7 +11,8 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from jaxpho.data.psfstore import PSF_DTYPE, list_psf_groups, read_psf_store
+from jaxpho.data.psfmodel import PSF_DTYPE
+from jaxpho.data.psfstore import list_psf_groups, read_psf_store
 from jaxpho.errors import InputError
 from psfmix import make_psf
 from psfmix.fit import render_parameters

@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 
 from jaxpho.data.psfex import read_psfex
-from jaxpho.data.psfstore import PSF_DTYPE
+from jaxpho.data.psfmodel import PSF_DTYPE
 from jaxpho.errors import InputError
 from psfmix.fit import fit_mixture, from_array, render_parameters
 
