@@ -169,10 +169,11 @@ def _fit(args) -> int:
         logging.getLogger("jaxpho").removeHandler(terminal)
 
 
-def _init(target: str) -> int:
-    from jaxpho.config import example_config
+def _init(target: str, text: str | None = None, then: str = "jaxpho-fit {} --dry-run") -> int:
+    if text is None:
+        from jaxpho.config import example_config
 
-    text = example_config()
+        text = example_config()
     if target == "-":
         print(text, end="")
         return 0
@@ -182,7 +183,7 @@ def _init(target: str) -> int:
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: the folder {path.absolute().parent} does not exist")
     path.write_text(text, encoding="utf-8")
-    print(f"wrote {path}; edit it, then: jaxpho-fit {path} --dry-run")
+    print(f"wrote {path}; edit it, then: {then.format(path)}")
     return 0
 
 
@@ -293,8 +294,44 @@ def _verb(name: str):
     return command
 
 
+def preprocess_main(argv=None, prog: str = "jaxpho preprocess") -> int:
+    """Run `jaxpho preprocess`; returns the exit code."""
+    from jaxpho.run import preprocess
+
+    parser = Parser(
+        prog=prog,
+        description=preprocess.DESCRIPTION,
+        epilog=preprocess.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    preprocess.add_arguments(parser)
+    return guarded(prog, parser, _preprocess, argv)
+
+
+def _preprocess(args) -> int:
+    from jaxpho.run import preprocess
+
+    if args.init is not None:
+        return _init(args.init, preprocess.example(), "jaxpho preprocess {} --dry-run")
+    if args.config is None:
+        raise InputError("no configuration given; --init FILE writes an example")
+    terminal = log_to_terminal(args.quiet, args.verbose)
+    try:
+        config = preprocess.load(args)
+        if args.dry_run:
+            terminal.setLevel(logging.WARNING)
+            print(preprocess.dry_run(config, args))
+            return 0
+        with _LogFile(Path(config.stores) / "preprocess.log"):
+            log.info("jaxpho %s, configuration %s", version(), args.config)
+            return preprocess.run(config, args)
+    finally:
+        logging.getLogger("jaxpho").removeHandler(terminal)
+
+
 VERBS = {
     "fit": (fit_main, "measure the sources of images: the same as jaxpho-fit"),
+    "preprocess": (preprocess_main, "exposures into a meta store and a pixel store"),
     "evaluate": (_verb("evaluate"), "chi2, its gradient and the packed arrays of one patch"),
     "render": (_verb("render"), "model and residual images of a catalogue"),
 }

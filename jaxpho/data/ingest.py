@@ -13,13 +13,14 @@ import numpy as np
 from jaxpho.data import sky as skymod
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.fitsread import BadExposure, FitsFile
+from jaxpho.data.gwcsfile import read_gwcs
 from jaxpho.data.masks import LSST_PLANES, bad_pixels, region_mask
 from jaxpho.data.options import ImageOptions
 from jaxpho.data.plan import ImagePlan, as_selector, locate, plan_images, science_ext
 from jaxpho.data.skyread import nuisance_of, subtract_sky
 from jaxpho.data.storeplan import is_stored, read_stored
 from jaxpho.data.units import calibration, number_or_key
-from jaxpho.data.wcs import build_wcs, pixel_area, read_gwcs
+from jaxpho.data.wcs import build_wcs, pixel_area
 from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.ingest")
@@ -185,11 +186,7 @@ def read_one(plan: ImagePlan, keep_unit: bool = False) -> Exposure:
         data = raw.astype(np.float64)
         good, notes["mask_from"] = _good_pixels(plan, f, index, data)
         variance, notes["error_from"] = _variance(plan, f, index, data, good)
-        offsets = tuple(
-            number_or_key(v, {}, plan.row, f"{where}: wcs.{n}") or 0.0
-            for n, v in (("offset_ra", o.wcs.offset_ra), ("offset_dec", o.wcs.offset_dec))
-        )
-        wcs, notes["wcs_from"] = _wcs(plan, f, index, data.shape, offsets)
+        wcs, notes["wcs_from"] = _wcs(plan, f, index, data.shape, wcs_offsets(plan))
     usable = good & np.isfinite(variance) & (variance > 0)
     if not usable.any():
         raise BadExposure(f"{where}: every pixel is masked or not finite ({notes['mask_from']})")
@@ -204,6 +201,7 @@ def read_one(plan: ImagePlan, keep_unit: bool = False) -> Exposure:
         variance = variance + np.abs(data) / _electrons(plan, header)
         notes["error_from"] += " + shot noise of the sources"
     factor, unit, notes["unit_from"] = _calibrate(plan, header, wcs, data.shape, keep_unit)
+    notes["factor"], notes["sky_level"] = factor, factor * float(np.median(level))
     ierr = np.zeros(data.shape, np.float32)
     ierr[usable] = 1.0 / (np.sqrt(variance[usable]) * factor * o.error_scale)
     # the masked pixels of pictures would otherwise carry infinities
@@ -221,6 +219,15 @@ def read_one(plan: ImagePlan, keep_unit: bool = False) -> Exposure:
         notes["unit_from"], notes["error_from"], notes["sky_from"], notes["wcs_from"],
     )  # fmt: skip
     return exposure
+
+
+def wcs_offsets(plan: ImagePlan) -> tuple[float, float]:
+    """Shift of the WCS in (RA cos dec, dec) that the options ask for, arcsec."""
+    o, where = plan.options.wcs, plan.where
+    return tuple(
+        number_or_key(v, {}, plan.row, f"{where}: wcs.{n}") or 0.0
+        for n, v in (("offset_ra", o.offset_ra), ("offset_dec", o.offset_dec))
+    )
 
 
 def _array(plan: ImagePlan, f: FitsFile, index: int, kind: str, shape, plain=()):
@@ -347,10 +354,14 @@ def _electrons(plan: ImagePlan, header) -> float:
     return product
 
 
+def own_unit(options: ImageOptions, header) -> str:
+    """The unit of an image that is not converted."""
+    return str(options.unit or header.get("BUNIT") or "count").strip()
+
+
 def _calibrate(plan: ImagePlan, header, wcs, shape, keep_unit: bool):
     if keep_unit:
-        own = str(plan.options.unit or header.get("BUNIT") or "count").strip()
-        return 1.0, own, "the image's own unit, as the run asks"
+        return 1.0, own_unit(plan.options, header), "the image's own unit, as the run asks"
     factor, unit, note = calibration(
         header, plan.options, plan.row, pixel_area(wcs, shape), plan.where
     )

@@ -17,9 +17,10 @@ import numpy as np
 from astropy.io import fits
 
 from jaxpho.data.footprint import Footprints, footprint
+from jaxpho.data.gwcsfile import open_gwcs
 from jaxpho.data.metaindex import Index, index_path, read_index, write_index
 from jaxpho.data.options import WCSOptions
-from jaxpho.data.wcs import build_wcs, open_gwcs
+from jaxpho.data.wcs import build_wcs
 from jaxpho.errors import InputError
 from jaxpho.files import replacing
 
@@ -100,7 +101,10 @@ class MetaStore:
             path = self.path.with_suffix(".asdf")
             self._gwcs = open_gwcs(path) if path.is_file() else {}
         band, name = key
-        return self._gwcs.get(band, {}).get(name)
+        found = self._gwcs.get(band, {}).get(name)
+        if found is not None:
+            found.centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
+        return found
 
     def near(self, ra: float, dec: float, radius: float, bands=None) -> list[tuple[str, str]]:
         """Exposures that a circle (deg, arcsec) may touch: by band, then in the file's order."""

@@ -45,6 +45,7 @@ class ImagePlan:
     row : the joined table row, or None.
     base : folder of relative paths.
     problem : why the file cannot be used, or "".
+    extensions : names of the file's extensions.
     """
 
     name: str
@@ -58,6 +59,7 @@ class ImagePlan:
     shape: tuple[int, int] = (0, 0)
     psf: PSFInput | None = None
     notes: dict = field(default_factory=dict)
+    extensions: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -72,6 +74,7 @@ def plan_images(
     require_psf: bool = False,
     labels: Sequence[str] | None = None,
     known: Sequence[str] = (),
+    find_psf: bool = True,
 ) -> list[ImagePlan]:
     """Find every file that the configuration names.
 
@@ -83,6 +86,7 @@ def plan_images(
     require_psf : an image without PSF is an error.
     labels : what errors call the entries; default images.0, images.1 ...
     known : bands that have exposures from elsewhere.
+    find_psf : look for the PSFs; False for what does without, like stores.
 
     Returns
     -------
@@ -102,7 +106,10 @@ def plan_images(
         found = _find_images(general, base, label, bands)
         for path, row in found:
             camera = str(row.get("camera", "")) if row else None
-            plan = _plan_one(path, row, resolve(entry, camera), base, bands, label, require_psf)
+            own = resolve(entry, camera)
+            if not find_psf:
+                own = dataclasses.replace(own, psf=None)  # the preset's, too
+            plan = _plan_one(path, row, own, base, bands, label, require_psf)
             if plan is not None:
                 plans.append(plan)
     seen: dict[str, Path] = {}
@@ -275,6 +282,7 @@ def _plan_one(path, row, options, base, bands, label, require_psf) -> ImagePlan 
             index = f.index(science_ext(options, fields, str(path)))
             header = f.header(index)
             shape = (header.get("NAXIS2", 0), header.get("NAXIS1", 0))
+            extensions = tuple(hdu.name for hdu in f.hdus)
     except BadExposure as error:
         if options.on_bad_exposure == "stop":
             raise
@@ -286,6 +294,7 @@ def _plan_one(path, row, options, base, bands, label, require_psf) -> ImagePlan 
     fields |= {"header": header, "band": band, "band_upper": band.upper()}
     name = fill_template(options.name or "{stem}", fields, f"{label}.name")
     plan = ImagePlan(name, band, path, options, fields, row, base, shape=shape)
+    plan.extensions = extensions
     for kind in ("error", "weight", "variance", "mask"):
         selector = as_selector(getattr(options, kind), plain=("estimate",))
         if selector is not None:

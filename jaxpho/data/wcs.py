@@ -20,36 +20,6 @@ HALF_STEP = 0.5  # pixel, of the central differences
 NEWTON_STEPS = 3  # astropy inverts distortions to 1e-4 pixel only
 
 
-class GWCSAdaptor:
-    """A gwcs with the two methods of `Exposure.wcs`, and a shift on the sky [arcsec]."""
-
-    def __init__(self, wcs, offset_ra=0.0, offset_dec=0.0, centre=(0.0, 0.0)):
-        self.gwcs, self.centre = wcs, centre
-        self.offset = (offset_ra / 3600.0, offset_dec / 3600.0)
-        try:
-            self.analytic = wcs.backward_transform is not None
-        except NotImplementedError:
-            self.analytic = False
-
-    def pixel_to_world_values(self, x, y):
-        """Ra, dec [deg] of 0-indexed pixels."""
-        ra, dec = self.gwcs(x, y, with_bounding_box=False)
-        ra, dec = np.asarray(ra, float), np.asarray(dec, float)
-        return ra + self.offset[0] / np.cos(np.radians(dec)), dec + self.offset[1]
-
-    def world_to_pixel_values(self, ra, dec):
-        """0-indexed pixels of ra, dec [deg]."""
-        ra, dec = np.broadcast_arrays(np.asarray(ra, float), np.asarray(dec, float))
-        if not self.analytic:
-            # gwcs's own numerical inverse needs a bounding box and a known projection
-            x, y = (np.full(ra.shape, float(c)) for c in self.centre)
-            return _newton(self, ra, dec, x, y, 5 * NEWTON_STEPS)
-        dec = dec - self.offset[1]
-        ra = ra - self.offset[0] / np.cos(np.radians(dec))
-        x, y = self.gwcs.invert(ra, dec, with_bounding_box=False)
-        return np.asarray(x, float), np.asarray(y, float)
-
-
 class FrameAdaptor:
     """A WCS in another celestial frame (galactic, ecliptic, FK4 ...), seen in ICRS."""
 
@@ -214,6 +184,13 @@ def edit_header(header, options, shape, where: str = "image"):
     return header, "; ".join(done)
 
 
+def shift_header(header, offsets) -> None:
+    """Add (RA cos dec, dec) offsets [arcsec] to a header's CRVAL, in place."""
+    dec = float(header.get("CRVAL2", 0.0))
+    header["CRVAL1"] = float(header["CRVAL1"]) + offsets[0] / 3600 / np.cos(np.radians(dec))
+    header["CRVAL2"] = dec + offsets[1] / 3600
+
+
 def build_wcs(header, options, shape, offsets=(0.0, 0.0), fobj=None, where: str = "image"):
     """The celestial WCS of an image.
 
@@ -251,10 +228,8 @@ def build_wcs(header, options, shape, offsets=(0.0, 0.0), fobj=None, where: str 
         raise BadExposure(f"{where}: {complaint}")
     if complaint:
         log.warning("%s: WCS suspect: %s", where, complaint)
-    dec = float(header.get("CRVAL2", 0.0))
     if offsets[0] or offsets[1]:
-        header["CRVAL1"] = float(header["CRVAL1"]) + offsets[0] / 3600 / np.cos(np.radians(dec))
-        header["CRVAL2"] = dec + offsets[1] / 3600
+        shift_header(header, offsets)
         done += f"{'; ' if done else ''}shifted by {offsets[0]:+.4f}, {offsets[1]:+.4f} arcsec"
     try:
         with warnings.catch_warnings():
@@ -277,57 +252,6 @@ def build_wcs(header, options, shape, offsets=(0.0, 0.0), fobj=None, where: str 
     return wcs, kind + (f" ({done})" if done else "") + (f"; {complaint}" if complaint else "")
 
 
-def read_gwcs(hdus, shape, offsets=(0.0, 0.0)):
-    """The gwcs in a file's ASDF extension: (adaptor or None, note).
-
-    None when there is no such extension or gwcs is not installed: the header's FITS approximation
-    is then used, and the note says so.
-    """
-    if "ASDF" not in hdus:
-        return None, ""
-    try:
-        import asdf
-        import gwcs  # noqa: F401  (registers its types with asdf)
-    except ImportError:
-        return None, "gwcs is not installed: the FITS approximation is used"
-    import io
-
-    raw = np.asarray(hdus["ASDF"].data["ASDF_METADATA"][0]).tobytes()
-    with asdf.open(io.BytesIO(raw), lazy_load=False) as opened:
-        wcs = opened.tree.get("meta", {}).get("wcs")
-    if wcs is None or not callable(wcs):
-        return None, "the ASDF extension holds no gwcs: the FITS approximation is used"
-    centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
-    return GWCSAdaptor(wcs, *offsets, centre), "gwcs of the ASDF extension"
-
-
-def open_gwcs(path) -> dict:
-    """The gwcs objects of an ASDF file, {band: {exposure id: adaptor}}, as forcepho writes them.
-
-    Empty when gwcs is not installed: the headers' FITS approximations are then used.
-    """
-    try:
-        import asdf
-        import gwcs  # noqa: F401  (registers its types with asdf)
-    except ImportError:
-        log.warning("%s: gwcs is not installed, the headers' WCS are used", path)
-        return {}
-    with asdf.open(path, lazy_load=False) as opened:
-        return {
-            band: {name: GWCSAdaptor(wcs) for name, wcs in exposures.items() if callable(wcs)}
-            for band, exposures in opened.tree.items()
-            if isinstance(exposures, dict) and band not in ("asdf_library", "history")
-        }
-
-
-def write_gwcs(path, tree: dict) -> None:
-    """Write gwcs adaptors {band: {exposure id: adaptor}} as `open_gwcs` reads them."""
-    import asdf
-
-    plain = {b: {name: w.gwcs for name, w in group.items()} for b, group in tree.items()}
-    asdf.AsdfFile(plain).write_to(path)
-
-
 def _jacobian(wcs, x, y):
     """d(RA cos dec, dec)/d(x, y) [deg/pixel] at pixels, [..., 2, 2], by central differences."""
     h = HALF_STEP
@@ -341,7 +265,7 @@ def _jacobian(wcs, x, y):
     return np.stack([dra * cosd, ddec], -2) / (2 * h)
 
 
-def _newton(wcs, ra, dec, x, y, steps: int):
+def newton(wcs, ra, dec, x, y, steps: int):
     """Pixels that map to ra, dec, from a guess."""
     for _ in range(steps):
         a, d = wcs.pixel_to_world_values(x, y)
@@ -364,7 +288,7 @@ def world_to_pixel(wcs, ra, dec):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # astropy warns where the distortion does not invert
         x, y = (np.array(v, float) for v in wcs.world_to_pixel_values(ra, dec))
-        x, y = _newton(wcs, ra, dec, x, y, NEWTON_STEPS)
+        x, y = newton(wcs, ra, dec, x, y, NEWTON_STEPS)
     return np.stack([x, y], -1)
 
 

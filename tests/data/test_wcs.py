@@ -14,14 +14,13 @@ from fits_images import DEC, RA, SCALE, SHAPE, tan_header
 
 from jaxpho.data.fitsread import BadExposure
 from jaxpho.data.options import WCSOptions
+from jaxpho.data.gwcsfile import GWCSAdaptor, read_gwcs
 from jaxpho.data.wcs import (
-    GWCSAdaptor,
     build_wcs,
     contains,
     local_affine,
     matrix_complaint,
     pixel_area,
-    read_gwcs,
     world_to_pixel,
 )
 from jaxpho.errors import InputError
