@@ -219,7 +219,7 @@ def detector_positions(exposure: Exposure, peaks: Sequence, constant: bool = Fal
     A source outside the image takes the nearest pixel inside, because the polynomial of a PSFEx
     model means nothing beyond the detector.
     """
-    ny, nx = exposure.data.shape
+    ny, nx = exposure.shape
     if constant or not len(peaks):
         return np.array([[(nx - 1) / 2, (ny - 1) / 2]])
     ra, dec = (np.array([getattr(p, k) for p in peaks], float) for k in ("ra", "dec"))

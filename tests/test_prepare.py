@@ -29,7 +29,7 @@ def gaussian(shape, x0, y0, cxx, cyy, cxy):
 
 def exposure(psf, name="e1"):
     return SimpleNamespace(
-        name=name, band="g", data=np.zeros((50, 60)), wcs=make_wcs(0.3, 20.0, (30, 25)), psf=psf,
+        name=name, band="g", shape=(50, 60), wcs=make_wcs(0.3, 20.0, (30, 25)), psf=psf,
         notes={},
     )  # fmt: skip
 

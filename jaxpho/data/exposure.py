@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from jaxpho.data.options import PSFOptions
-from jaxpho.data.tiles import TileSet, cut_tiles
+from jaxpho.data.tiles import TileSet, count_tiles, cut_tiles
+from jaxpho.data.wcs import pixel_area
 
 
 @dataclass
@@ -60,6 +62,32 @@ class Exposure:
     def shape(self) -> tuple[int, int]:
         """(ny, nx)."""
         return self.data.shape
+
+    @property
+    def pixel_scale(self) -> float:
+        """Side of the central pixel, arcsec."""
+        return math.degrees(math.sqrt(pixel_area(self.wcs, self.shape))) * 3600.0
+
+    @property
+    def masked(self) -> float | None:
+        """Fraction of masked pixels; None where only reading them all would tell."""
+        return float(1.0 - (self.ierr > 0).mean())
+
+    def near(self, ra, dec, radius) -> np.ndarray:
+        """Whether the image may touch circles: [n] bool; ra, dec [deg], radius [arcsec]."""
+        return np.ones(np.broadcast(ra, dec, radius).shape, bool)
+
+    def good(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Whether pixels [n] (integers, inside the image) are unmasked."""
+        return self.ierr[y, x] > 0
+
+    def cutout(self, x0: int, x1: int, y0: int, y1: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flux and 1/sigma [y1 - y0, x1 - x0] of a rectangle inside the image."""
+        return self.data[y0:y1, x0:x1], self.ierr[y0:y1, x0:x1]
+
+    def count_tiles(self, select: np.ndarray | None = None) -> tuple[int, int]:
+        """How many tiles `tiles` would give, and unmasked pixels in them."""
+        return count_tiles(self.ierr, select)
 
     def tiles(self, select: np.ndarray | None = None) -> TileSet:
         """Super-pixels with a pixel of a selection [ny, nx] in them, and one that is unmasked."""

@@ -78,7 +78,7 @@ def print_table(rows: list[dict]) -> str:
         size = f"{row['nx']} x {row['ny']}"
         lines.append(
             f"{row['band']:12s} {row['exposure']:28s} {row['state']:7s} {size:>11s} "
-            f"{row['ra']:10.5f} {row['dec']:+10.5f} {row['scale']:6.4f}\" "
+            f'{row["ra"]:10.5f} {row["dec"]:+10.5f} {row["scale"]:6.4f}" '
             f"{100 * row['masked']:5.1f} % {depth} {row['sky']:9.4g} {row['unit']} "
             f"({row['unit_from']})"
         )

@@ -42,11 +42,25 @@ class Footprints:
         ra, dec : deg.
         radius : arcsec.
         """
-        east, north, front = tangent_plane(self.centre[:, 0], self.centre[:, 1], ra, dec)
-        offset = np.einsum("nij,nj->ni", self.matrix, np.stack([east, north], -1))
-        beyond = np.maximum(np.abs(offset) - self.nside / 2, 0.0)
-        reach = radius / 3600.0 * np.linalg.norm(self.matrix, ord=2, axis=(1, 2)) + self.margin
-        return np.flatnonzero(front & (np.hypot(*beyond.T) <= 1.01 * reach + 1.0))
+        return np.flatnonzero(self._touches(slice(None), ra, dec, radius))
+
+    def image_near(self, number: int, ra, dec, radius) -> np.ndarray:
+        """Whether image `number` may touch circles; ra, dec [deg], radius [arcsec]: arrays [n]."""
+        return self._touches(number, ra, dec, radius)
+
+    def _touches(self, which, ra, dec, radius):
+        """Image by image, or circle by circle: one of both is a single one."""
+        centre, matrix = self.centre[which], self.matrix[which]
+        east, north, front = tangent_plane(centre[..., 0], centre[..., 1], ra, dec)
+        offset = np.einsum("...ij,...j->...i", matrix, np.stack([east, north], -1))
+        beyond = np.maximum(np.abs(offset) - self.nside[which] / 2, 0.0)
+        scale = np.linalg.norm(matrix, ord=2, axis=(-2, -1))
+        reach = np.asarray(radius) / 3600.0 * scale + self.margin[which]
+        return front & (np.hypot(beyond[..., 0], beyond[..., 1]) <= 1.01 * reach + 1.0)
+
+    def pixel_scale(self, number: int) -> float:
+        """Side of a pixel of an image, arcsec."""
+        return float(3600.0 / np.sqrt(abs(np.linalg.det(self.matrix[number]))))
 
 
 def tangent_plane(ra0, dec0, ra, dec):

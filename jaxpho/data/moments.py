@@ -13,7 +13,7 @@ import numpy as np
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.catalog import Peak
 from jaxpho.data.exposure import Exposure
-from jaxpho.data.wcs import contains, local_affine, pixel_area
+from jaxpho.data.wcs import contains, local_affine
 
 log = logging.getLogger("jaxpho.moments")
 
@@ -55,6 +55,8 @@ def _psf_covariance(exposure: Exposure, crpix, inverse) -> np.ndarray | None:
 def _stamps(exposures, peak: Peak, others: np.ndarray, radius: float) -> list[_Stamp]:
     out = []
     for e in exposures:
+        if not e.near(peak.ra, peak.dec, 0.0):
+            continue
         if not contains(e.wcs, e.shape, peak.ra, peak.dec, margin=0):
             continue
         crpix, _, d = local_affine(e.wcs, peak.ra, peak.dec)
@@ -67,14 +69,14 @@ def _stamps(exposures, peak: Peak, others: np.ndarray, radius: float) -> list[_S
         y0, y1 = max(0, int(crpix[1]) - reach), min(e.shape[0], int(crpix[1]) + reach + 2)
         y, x = np.mgrid[y0:y1, x0:x1]
         offset = inverse @ np.stack([x.ravel() - crpix[0], y.ravel() - crpix[1]])
-        ierr = e.ierr[y0:y1, x0:x1].ravel()
+        image, ierr = (a.ravel() for a in e.cutout(x0, x1, y0, y1))
         use = (ierr > 0) & (np.hypot(*offset) <= radius)
         for dx, dy in others:
             # pixels nearer to a neighbour are its own
             use &= np.hypot(*offset) <= np.hypot(offset[0] - dx, offset[1] - dy)
         if use.sum() < 5:
             continue
-        data = e.data[y0:y1, x0:x1].ravel()[use] / area
+        data = image[use] / area
         weight = float(np.median(ierr[use].astype(float) ** 2)) * area
         psf = _psf_covariance(e, crpix, inverse)
         out.append(_Stamp(e.band, offset[0][use], offset[1][use], data, weight, area, psf))
@@ -232,10 +234,7 @@ def significance(exposures: Sequence[Exposure], peak: Peak, covariance: np.ndarr
 
 def _without_absurd_sizes(exposures, peaks: Sequence[Peak]) -> list[Peak]:
     """Peaks whose size is larger than any image forget it, unless it is held."""
-    limit = max(
-        math.hypot(*e.shape) / 2 * math.degrees(math.sqrt(pixel_area(e.wcs, e.shape))) * 3600
-        for e in exposures
-    )
+    limit = max(math.hypot(*e.shape) / 2 * e.pixel_scale for e in exposures)
     out = []
     for peak in peaks:
         wrong = {

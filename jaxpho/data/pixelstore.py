@@ -194,7 +194,7 @@ class PixelStore:
         shape = -(-nx // TILE), -(-ny // TILE)
         column, row = (a.reshape(-1) for a in np.indices(shape))
         return tuple(
-            _flat(values.reshape(*shape, TILE, TILE))[:ny, :nx]
+            flat_image(values.reshape(*shape, TILE, TILE))[:ny, :nx]
             for values in self.superpixels(band, name, column, row)
         )
 
@@ -235,7 +235,7 @@ def _parts(column, row):
     return [np.flatnonzero(column == i) for i in np.unique(column)]
 
 
-def _flat(cube: np.ndarray) -> np.ndarray:
+def flat_image(cube: np.ndarray) -> np.ndarray:
     """[I, J, i, j] -> [y, x]."""
     columns, rows = cube.shape[:2]
     return cube.transpose(1, 3, 0, 2).reshape(rows * TILE, columns * TILE)

@@ -101,8 +101,9 @@ def nuisance_of(plan: ImagePlan, exposure: Exposure, factor: float) -> Nuisance:
     out = Nuisance(a.offset_sigma, a.offset_group, plan.options.flux_scale_sigma, o.nuisance)
     if o.nuisance == "none":
         return out
-    good = exposure.ierr > 0
-    stats = skymod.blank_statistics(exposure.data, good)
+    stats = getattr(exposure, "blank", None)  # noted when the exposure was stored
+    if stats is None:
+        stats = skymod.blank_statistics(exposure.data, exposure.ierr > 0)
     width = number_or_key(o.sigma, exposure.header, plan.row, f"{plan.where}: sky.sigma") if (
         o.sigma != "blank"
     ) else None  # fmt: skip

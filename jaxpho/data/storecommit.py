@@ -20,9 +20,10 @@ from jaxpho.data.gwcsfile import open_gwcs, write_gwcs
 from jaxpho.data.hdf5 import open_hdf5, writing
 from jaxpho.data.metastore import MetaStore, check_ids, open_meta_store, write_meta_store
 from jaxpho.data.pixelstore import PixelStore, write_header
+from jaxpho.data.storeinfo import read_info
 from jaxpho.data.storejob import StoreJob
 from jaxpho.data.storeoptions import PreprocessConfig
-from jaxpho.data.storepart import Part, part_of, read_info
+from jaxpho.data.storepart import Part, part_of
 from jaxpho.errors import InputError
 from jaxpho.files import replacing
 
@@ -157,8 +158,10 @@ def commit(
     if not _pixels_match(entries, existing):
         with writing(config.pixel_path) as temporary:
             _write_pixels(temporary, config.pixel_path, entries, progress)
-            if existing.meta is not None and len(kept) < len(existing.meta):
-                # from here on the old headers do not belong to all the pixels
+            # from here on the old headers do not belong to all the pixels
+            if existing.meta is None:
+                config.meta_path.unlink(missing_ok=True)
+            elif len(kept) < len(existing.meta):
                 _write_meta(config, {b: {n: texts[b][n] for n in ns} for b, ns in _by_band(kept)})
     asdf = config.meta_path.with_suffix(".asdf")
     if gwcs:
@@ -231,13 +234,13 @@ def _gwcs_of(config: PreprocessConfig, entries: list[Entry]) -> dict:
     return out
 
 
-def clean(config: PreprocessConfig) -> None:
-    """Delete what killed runs left half written; finished parts stay."""
+def clean(config: PreprocessConfig, parts: bool = False) -> None:
+    """Delete what killed runs left half written, and finished parts only on request."""
     for path in (config.pixel_path, config.meta_path, config.table_path):
         for leftover in path.parent.glob(f".{path.stem}.part*{path.suffix}"):
             if leftover.is_file():
                 leftover.unlink(missing_ok=True)
-    for leftover in config.parts.glob(".*.part*"):
+    for leftover in config.parts.glob("*" if parts else ".*.part*"):
         leftover.unlink(missing_ok=True)
 
 
@@ -251,4 +254,3 @@ def discard_parts(config: PreprocessConfig) -> None:
 def size_on_disk(jobs: list[StoreJob]) -> int:
     """Bytes that the exposures of jobs take in a pixel store."""
     return sum(8 * (-(-nx // 8) * 8) * (-(-ny // 8) * 8) for ny, nx in (j.plan.shape for j in jobs))
-

@@ -126,9 +126,7 @@ def _given(entry, name: str) -> bool:
 def _pixels_only(options):
     """The options that pixels depend on; what a fit leaves free is set to nothing."""
     sky = replace(options.sky, nuisance="none", sigma="blank", slope_sigma=None)
-    return replace(
-        options, sky=sky, psf=None, astrometry=AstrometryOptions(), flux_scale_sigma=0.0
-    )
+    return replace(options, sky=sky, psf=None, astrometry=AstrometryOptions(), flux_scale_sigma=0.0)
 
 
 def _band_name(config: PreprocessConfig, plan: ImagePlan) -> str:

@@ -16,10 +16,12 @@ from jaxpho.data.exposure import Nuisance
 from jaxpho.data.metastore import MetaStore, header_number, open_meta_store
 from jaxpho.data.pack import pack_patch
 from jaxpho.data.packing import PackedPatch
-from jaxpho.data.pixelstore import PixelStore
+from jaxpho.data.pixelstore import PixelStore, flat_image
 from jaxpho.data.psfmodel import PSFModel
 from jaxpho.data.psfstore import list_psf_groups, read_psf_store
+from jaxpho.data.sky import SkyStatistics
 from jaxpho.data.skyregion import Circle, Region
+from jaxpho.data.storeinfo import read_info
 from jaxpho.data.tiles import TileSet, tiles_of
 from jaxpho.errors import InputError
 
@@ -64,6 +66,58 @@ class StoredExposure:
     def header(self):
         """FITS header."""
         return self.meta.header(self.band, self.id)
+
+    @cached_property
+    def info(self) -> dict:
+        """What `jaxpho preprocess` noted; see `jaxpho.data.storeinfo.read_info`."""
+        return read_info(self.pixels.attrs(self.band, self.id))
+
+    @property
+    def pixel_scale(self) -> float:
+        """Side of a pixel, arcsec, without making the WCS."""
+        return self.meta.footprints.pixel_scale(self.meta.number(self.band, self.id))
+
+    @property
+    def masked(self) -> float | None:
+        """Fraction of masked pixels; None where only reading them all would tell."""
+        return self.info.get("summary", {}).get("masked")
+
+    @property
+    def blank(self) -> SkyStatistics | None:
+        """Statistics of the blank pixels, where they were noted."""
+        if "blank" not in self.info:
+            return None
+        found = SkyStatistics(*self.info["blank"])
+        return found._replace(mean=found.mean - self.level)
+
+    def near(self, ra, dec, radius) -> np.ndarray:
+        """Whether the image may touch circles: [n] bool; ra, dec [deg], radius [arcsec]."""
+        number = self.meta.number(self.band, self.id)
+        return self.meta.footprints.image_near(number, ra, dec, radius)
+
+    def good(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Whether pixels [n] (integers, inside) are unmasked; reads their super-pixels."""
+        x, y = np.asarray(x, int), np.asarray(y, int)
+        _, rows = self.shape
+        tile, which = np.unique(x // TILE * rows + y // TILE, return_inverse=True)
+        _, ierr = self.pixels.superpixels(self.band, self.id, tile // rows, tile % rows)
+        return ierr[which, x % TILE * TILE + y % TILE] > 0
+
+    def cutout(self, x0: int, x1: int, y0: int, y1: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flux and 1/sigma [y1 - y0, x1 - x0] of a rectangle; reads its super-pixels."""
+        columns = np.arange(x0 // TILE, -(-x1 // TILE))
+        rows = np.arange(y0 // TILE, -(-y1 // TILE))
+        column, row = (a.reshape(-1) for a in np.meshgrid(columns, rows, indexing="ij"))
+        flux, ierr = self.pixels.superpixels(self.band, self.id, column, row)
+        flux = np.where(ierr > 0, flux - np.float32(self.level), np.float32(0.0))
+        box = slice(y0 % TILE, y0 % TILE + y1 - y0), slice(x0 % TILE, x0 % TILE + x1 - x0)
+        shape = len(columns), len(rows), TILE, TILE
+        return tuple(flat_image(values.reshape(shape))[box] for values in (flux, ierr))
+
+    def count_tiles(self, select: np.ndarray | None = None) -> tuple[int, int]:
+        """How many tiles `tiles` would give, and unmasked pixels in them; reads these."""
+        found = self.tiles(select).ierr
+        return len(found), int((found > 0).sum())
 
     def _image(self) -> tuple[np.ndarray, np.ndarray]:
         data, ierr = self.pixels.cached_image(self.band, self.id)

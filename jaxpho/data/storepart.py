@@ -20,6 +20,7 @@ from jaxpho.data.gwcsfile import GWCSAdaptor, write_gwcs
 from jaxpho.data.hdf5 import open_hdf5, writing
 from jaxpho.data.ingest import read_one, wcs_offsets
 from jaxpho.data.pixelstore import write_exposure
+from jaxpho.data.storeinfo import INFO, read_info
 from jaxpho.data.storejob import StoreJob
 from jaxpho.data.units import AB_ZERO_POINT_NJY
 from jaxpho.data.wcs import pixel_area
@@ -28,9 +29,6 @@ from jaxpho.errors import InputError
 from jaxpho.files import ascii_text, replacing
 
 log = logging.getLogger("jaxpho.preprocess")
-
-INFO = "jaxpho"
-"""Attribute of an exposure's data set: what made it, as JSON. Other readers pass it over."""
 
 LONGEST_INFO = 60_000
 """Bytes; an HDF5 attribute holds 64 kB."""
@@ -68,17 +66,6 @@ class Part:
 def part_of(job: StoreJob, folder: Path) -> Part:
     """Where the finished exposure of a job is kept, whether it is there or not."""
     return Part(folder / f"{job.digest}.h5")
-
-
-def read_info(attrs) -> dict:
-    """What an exposure of the stores was made from: digest, summary, fields, row, blank.
-
-    Empty for exposures that other programs stored.
-    """
-    try:
-        return dict(json.loads(attrs[INFO]))
-    except (KeyError, TypeError, ValueError):
-        return {}
 
 
 def make_part(job: StoreJob, folder: Path) -> Part:

@@ -22,7 +22,7 @@ log = logging.getLogger("jaxpho.ingest")
 
 _ALLOWED = {
     "meta", "pixels", "band", "name", "sky", "astrometry", "flux_scale_sigma", "psf",
-    "on_bad_exposure", "check_filter", "preset", "error_scale",
+    "on_bad_exposure", "check_filter", "preset", "survey_dir", "error_scale",
 }  # fmt: skip
 """What an entry of stores may say; everything else was settled when the stores were made."""
 
@@ -81,11 +81,15 @@ def _complete(exposure: StoredExposure, options, base: Path, label: str, require
     header = exposure.header
     where = exposure.meta.where(exposure.band, exposure.id)
     fields = template_fields(Path(exposure.id), None, options, header)
+    # what templates could use for the image itself, they can use for its copy in the store
+    fields = {**fields, **(exposure.info.get("row") or {}), **exposure.info.get("fields", {})}
+    fields |= {"id": exposure.id, "survey_dir": options.survey_dir or "", "header": header}
     fields |= {"band": exposure.band, "band_upper": exposure.band.upper()}
     if options.name:
         exposure.name = fill_template(options.name, fields, f"{label}.name")
     plan = ImagePlan(
-        exposure.name, exposure.band, exposure.meta.path, options, fields, None, base,
+        exposure.name, exposure.band, exposure.meta.path, options, fields,
+        exposure.info.get("row"), base,
         shape=exposure.shape,
     )  # fmt: skip
     if options.sky.subtract == "value":

@@ -238,7 +238,7 @@ def build_wcs(header, options, shape, offsets=(0.0, 0.0), fobj=None, where: str 
             wcs.array_shape = tuple(shape)
             # the first use is where wcslib finds errors
             corner = wcs.pixel_to_world_values((shape[1] - 1) / 2, (shape[0] - 1) / 2)
-    except (WcsError, ValueError, KeyError, TypeError) as error:
+    except (WcsError, ValueError, KeyError, TypeError, MemoryError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BadExposure(f"{where}: WCS cannot be used: {reason[-1]}") from error
     if not np.all(np.isfinite(corner)):

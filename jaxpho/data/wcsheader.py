@@ -40,7 +40,8 @@ _STRUCTURE = (
 _WCS = ("CTYPE", "CRVAL", "CRPIX", "CDELT", "CUNIT", "CROTA", "CD1_", "CD2_", "PC1_", "PC2_",
         "PC00", "PV1_", "PV2_", "PS1_", "PS2_", "WCSAXES", "WCSNAME", "LONPOLE", "LATPOLE",
         "RADESYS", "EQUINOX", "A_", "B_", "AP_", "BP_", "A_ORDER", "B_ORDER", "CPDIS", "CPERR",
-        "D2IM", "DP1", "DP2", "CQDIS", "DQ1", "DQ2", "AXISCORR", "NPOLFILE", "D2IMFILE")  # fmt: skip
+        "D2IM", "DP1", "DP2", "CQDIS", "DQ1", "DQ2", "AXISCORR", "NPOLFILE",
+        "D2IMFILE")  # fmt: skip
 _TABLES = ("CPDIS", "CPERR", "D2IM", "DP1", "DP2", "CQDIS", "DQ1", "DQ2", "AXISCORR")
 _USEFUL = ("TELESCOP", "INSTRUME", "DETECTOR", "MODULE", "CHANNEL", "CCDNAME", "CCDNUM", "EXPNUM",
            "PUPIL", "DATE-OBS", "TIME-OBS", "MJD-OBS", "MJD-AVG", "EXPTIME", "EFFEXPTM", "OBJECT",
@@ -132,11 +133,12 @@ def _plain(header, cards: str = "all") -> fits.Header:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
+                value = card.value  # first: making it text would mend it, to something else
                 image = str(card)
                 image.encode("ascii")
                 # as text and back: what a reader of the store will see
                 again = fits.Header.fromstring(image)
-            if len(image) % 80 == 0 and len(again) == 1 and again[0] == card.value:
+            if len(image) % 80 == 0 and len(again) == 1 and again[0] == value:
                 out.append(card, end=True)
         except (ValueError, fits.VerifyError, UnicodeEncodeError, Warning, KeyError, IndexError):
             log.debug("header card %s is damaged and left out", key)

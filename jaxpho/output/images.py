@@ -37,7 +37,7 @@ class ImageAssembler:
             exposure = self.exposures.get(name)
             if exposure is None:
                 continue
-            shape = exposure.data.shape
+            shape = exposure.shape
             model = self._model.setdefault(name, np.full(shape, np.nan, np.float32))
             patch = self._patch.setdefault(name, np.full(shape, -1, np.int32))
             nearest = self._distance.setdefault(name, np.full(shape, np.inf, np.float32))

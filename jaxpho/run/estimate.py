@@ -14,7 +14,6 @@ from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.exposure import PSFInput
 from jaxpho.data.pack import affine_maps, select_pixels
 from jaxpho.data.regions import Region
-from jaxpho.data.tiles import count_tiles
 from jaxpho.prepare import MAX_POSITIONS, NGAUSS, check_psfs
 from jaxpho.run.field import Field, count_parameters, load_field, n_radii
 
@@ -54,16 +53,17 @@ def dry_run(config: Config) -> str:
     lines = [f"run directory: {config.output}", f"flux unit: {found.images.unit}"]
     for band in config.bands:
         members = [e for e in found.exposures if e.band == band]
-        pixels = sum(int((e.ierr > 0).sum()) for e in members)
-        lines.append(f"band {band}: {len(members)} exposures, {pixels} unmasked pixels")
-        for e in members:
-            ny, nx = e.data.shape
+        known = [(e.shape[0] * e.shape[1], e.masked) for e in members]
+        text = f"band {band}: {len(members)} exposures"
+        if all(masked is not None for _, masked in known):
+            pixels = sum(round(n * (1 - masked)) for n, masked in known)
+            text += f", {pixels} unmasked pixels"
+        lines.append(text)
+        for e, (_, masked) in zip(members, known, strict=True):
+            ny, nx = e.shape
             psf = getattr(getattr(e.psf, "path", None), "name", "mixture")
-            masked = 1 - (e.ierr > 0).mean()
-            lines.append(
-                f"  {e.name}: {nx} x {ny} pixels, {100 * masked:.1f} % masked, unit {e.unit}, "
-                f"PSF {psf}"
-            )
+            share = "" if masked is None else f"{100 * masked:.1f} % masked, "
+            lines.append(f"  {e.name}: {nx} x {ny} pixels, {share}unit {e.unit}, PSF {psf}")
     lines += [f"left out: {s.name} ({s.reason})" for s in found.images.skipped]
     kinds = Counter(peak.type for peak in found.peaks)
     text = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
@@ -117,12 +117,16 @@ def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
     ra, dec = np.array([p.ra for p in peaks]), np.array([p.dec for p in peaks])
     reach = np.array([found.radius[i] for i in region.active] + [0.0] * len(region.fixed))
     tiles = pixels = used = 0
+    n = len(region.active)
     for exposure in found.exposures:
         select = None
-        if config.patches.pixels != "all":
+        whole = config.patches.pixels == "all"
+        if not whole and not exposure.near(ra[:n], dec[:n], reach[:n]).any():
+            continue
+        if not whole:
             crpix, _, d, visible = affine_maps(exposure, ra, dec)
             select = select_pixels(exposure, crpix, d, np.where(visible, reach, 0.0))
-        n_tiles, n_pixels = count_tiles(exposure.ierr, select)
+        n_tiles, n_pixels = exposure.count_tiles(select)
         tiles += n_tiles
         used += n_tiles > 0
         pixels += n_pixels

@@ -17,7 +17,7 @@ from jaxpho.data.exposure import Exposure
 from jaxpho.data.ingest import ImageSet, read_images
 from jaxpho.data.moments import fill_starts
 from jaxpho.data.regions import Region, cut_field
-from jaxpho.data.wcs import pixel_area, world_to_pixel
+from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError
 from jaxpho.fit import flags
 
@@ -139,7 +139,7 @@ def warn_of_coincident(exposures, peaks: Sequence[Peak]) -> list[tuple]:
     A bulge and a disk given as two sources, which differ in type or start with different sizes,
     are left in peace. Returns the pairs of ids.
     """
-    scale = min(pixel_area(e.wcs, e.data.shape) for e in exposures) ** 0.5  # rad
+    scale = np.radians(min(e.pixel_scale for e in exposures) / 3600.0)
     ra, dec = (np.radians([getattr(p, k) for p in peaks]) for k in ("ra", "dec"))
     sky = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], -1)
     out = []
@@ -217,10 +217,13 @@ def coverage(exposures, peaks, radius) -> np.ndarray:
     core = np.array([min(size_of(p), r) for p, r in zip(peaks, radius, strict=True)])
     out = np.zeros((len(peaks), len(exposures)))
     for e, exposure in enumerate(exposures):
-        ny, nx = exposure.data.shape
-        scale = np.rad2deg(np.sqrt(pixel_area(exposure.wcs, (ny, nx)))) * 3600.0
-        reach = np.maximum(core / scale, 1.5)
-        for i, (x, y) in enumerate(world_to_pixel(exposure.wcs, ra, dec)):
+        ny, nx = exposure.shape
+        reach = np.maximum(core / exposure.pixel_scale, 1.5)
+        near = np.flatnonzero(exposure.near(ra, dec, reach * exposure.pixel_scale))
+        if len(near) == 0:
+            continue
+        pixels, size = [], []
+        for i, (x, y) in zip(near, world_to_pixel(exposure.wcs, ra[near], dec[near]), strict=True):
             r = reach[i]
             if not (-r < x < nx - 1 + r and -r < y < ny - 1 + r):  # false for nan as well
                 continue
@@ -228,8 +231,14 @@ def coverage(exposures, peaks, radius) -> np.ndarray:
             gx, gy = np.meshgrid(np.arange(x0, x0 + 2 * r + 2), np.arange(y0, y0 + 2 * r + 2))
             inside = np.hypot(gx - x, gy - y) <= r
             on = inside & (gx >= 0) & (gx < nx) & (gy >= 0) & (gy < ny)
-            good = exposure.ierr[gy[on].astype(int), gx[on].astype(int)] > 0
-            out[i, e] = good.sum() / max(inside.sum(), 1)
+            pixels.append(np.stack([np.full(on.sum(), i), gx[on], gy[on]]).astype(int))
+            size.append((i, max(inside.sum(), 1)))
+        if pixels:
+            # all sources at once: each part of a stored image is read once
+            which, x, y = np.concatenate(pixels, axis=1)
+            seen = np.bincount(which, exposure.good(x, y), len(peaks))
+            for i, n in size:
+                out[i, e] = seen[i] / n
     return out
 
 

@@ -267,12 +267,18 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
     radii = [float(found.radius[i]) for i in region.active] + [0.0] * len(held)
     key = jax.random.fold_in(jax.random.PRNGKey(config.seed), region.patch_id)
 
+    whole = config.patches.pixels == "all"
+    place = [np.array([getattr(p, k) for p in active]) for k in ("ra", "dec")]
+    exposures = [
+        e for e in found.exposures if whole or e.near(*place, np.array(radii[: len(active)])).any()
+    ]
+
     def pack(mixture: str):
         return pack_patch(
-            found.exposures,
+            exposures,
             peaks,
             bands=config.bands,
-            radii=None if config.patches.pixels == "all" else radii,
+            radii=None if whole else radii,
             n_radii=n_radii(mixture),
             dtype=np.dtype(config.precision),
         )

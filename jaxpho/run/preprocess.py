@@ -209,7 +209,7 @@ def run(config, args) -> int:
     except OSError as error:
         raise InputError(f"{config.parts} cannot be written ({error.strerror})") from None
     with _alone_in(config.pixel_path.parent):
-        clean(config)
+        clean(config, parts=args.overwrite)
         try:
             jobs, failures, existing, todo = _plan(config, args)
             failures += _work(config, jobs, todo, quiet)

@@ -42,9 +42,7 @@ class Outcome:
     records: list[logging.LogRecord] = field(default_factory=list)
 
 
-def run_jobs(
-    function: Callable, jobs: Sequence[tuple], workers: int = 1
-) -> Iterator[Outcome]:
+def run_jobs(function: Callable, jobs: Sequence[tuple], workers: int = 1) -> Iterator[Outcome]:
     """Call `function(*job)` for every job; outcomes come as they are ready.
 
     Parameters

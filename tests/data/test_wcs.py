@@ -13,8 +13,8 @@ from astropy.wcs import WCS
 from fits_images import DEC, RA, SCALE, SHAPE, tan_header
 
 from jaxpho.data.fitsread import BadExposure
-from jaxpho.data.options import WCSOptions
 from jaxpho.data.gwcsfile import GWCSAdaptor, read_gwcs
+from jaxpho.data.options import WCSOptions
 from jaxpho.data.wcs import (
     build_wcs,
     contains,
