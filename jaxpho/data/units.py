@@ -233,5 +233,8 @@ def calibration(
         seconds = float(header.get("EXPTIME") or 0)
         if seconds > 0:
             return njy / seconds, "nJy", f"{said} {own} / EXPTIME x {source}"
+    zp = header.get("ABMAG")
+    if isinstance(zp, int | float) and not isinstance(zp, bool) and abs(zp) <= MAX_ZERO_POINT:
+        return magnitude_to_njy(zp), "nJy", f"AB zero point {zp:.4f} from header card ABMAG"
     reason = f"unit '{own}' without a zero point" if own else "no BUNIT and no zero point"
     return 1.0, own or "count", f"not calibrated: {reason}; fluxes are in the image's own unit"

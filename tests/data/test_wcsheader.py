@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS, DistortionLookupTable
-from fits_images import DEC, RA, SCALE, image_options, tan_header, write_mef
+from fits_images import RA, SCALE, image_options, tan_header, write_mef
 from gwcs_case import CENTRE, asdf_extension, make_gwcs
 from store_case import case_wcs
 
