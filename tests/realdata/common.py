@@ -46,8 +46,11 @@ class Run:
         return float(self.rows[str(source)][f"flux_{band}"]) / NMGY
 
 
-def fit(name: str, data_dir: Path, folder: Path, *overrides: str) -> Run:
-    """Run the command on `configs/NAME.yml`, without sampling, and read what it wrote."""
+def fit(name: str | Path, data_dir: Path, folder: Path, *overrides: str) -> Run:
+    """Run the command on `configs/NAME.yml`, without sampling, and read what it wrote.
+
+    `name` may be the path of another configuration, without ".yml".
+    """
     command = [Path(sys.executable).with_name("jaxpho-fit"), CONFIGS / f"{name}.yml"]
     for override in ("sample.method=none", *overrides):
         command += ["--set", override]
