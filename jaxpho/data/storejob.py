@@ -42,6 +42,7 @@ class StoreJob:
     band : in the stores.
     unit : "nJy", "image" or "auto".
     cards : header cards to keep.
+    sky_statistics : whether to keep statistics of the blank pixels.
     digest : checksum of input files, table row and options.
     """
 
@@ -49,6 +50,7 @@ class StoreJob:
     band: str
     unit: str
     cards: str
+    sky_statistics: bool = True
     digest: str = ""
 
     @property
@@ -99,7 +101,8 @@ def plan_jobs(config: PreprocessConfig) -> tuple[list[StoreJob], list[Failure]]:
             failures.append(Failure(plan.band, plan.name, plan.path, plan.problem))
             continue
         plan.options = _pixels_only(plan.options)
-        job = StoreJob(plan, _band_name(config, plan), config.unit, config.cards)
+        band = _band_name(config, plan)
+        job = StoreJob(plan, band, config.unit, config.cards, config.sky_statistics)
         job.digest = digest(job)
         jobs.append(job)
     order = {band: i for i, band in enumerate(config.bands)}
@@ -190,7 +193,18 @@ def digest(job: StoreJob) -> str:
     options = {k: v for k, v in to_plain(plan.options).items() if k not in _NO_MATTER}
     # with gwcs installed, an image that has one is read otherwise
     gwcs = plan.options.wcs.gwcs and "ASDF" in plan.extensions and _has_gwcs()
-    values = [RECIPE, job.band, job.id, job.unit, job.cards, files, options, plan.row, gwcs]
+    values = [
+        RECIPE,
+        job.band,
+        job.id,
+        job.unit,
+        job.cards,
+        job.sky_statistics,
+        files,
+        options,
+        plan.row,
+        gwcs,
+    ]
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 

@@ -45,8 +45,16 @@ class PreprocessConfig:
     cards: Literal["all", "wcs"] = option(
         "all", "header cards that are kept: all, or the WCS and a few that identify the exposure"
     )
+    sky_statistics: bool = option(
+        True,
+        "keep the level and scatter of the blank pixels of each exposure, so that a fit with a free "
+        "sky (sky.nuisance) need not read it whole; half of the time that a large image takes",
+    )
     workers: int = option(
-        0, "processes; 0: one for each core, at most 4 (each takes some 12 bytes x 8 a pixel)", ge=0
+        0,
+        "processes; 0: one for each core, at most 4 (each takes 90 bytes a pixel, 1.5 GB for 4096 x "
+        "4096)",
+        ge=0,
     )
     root: str | None = option(
         None, "folder that relative paths of images start from (default: the folder of this file)",

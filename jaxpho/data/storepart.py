@@ -114,10 +114,11 @@ def _info(job: StoreJob, exposure, wcs_error: float) -> str:
     info = {
         "digest": job.digest,
         "summary": summary(job, exposure, wcs_error),
-        "blank": list(skymod.blank_statistics(exposure.data, exposure.ierr > 0)),
         "fields": {k: v for k, v in fields.items() if k not in (job.plan.row or {})},
         "row": job.plan.row,
     }
+    if job.sky_statistics:
+        info["blank"] = list(skymod.blank_statistics(exposure.data, exposure.ierr > 0))
     text = json.dumps(info, default=str)
     if len(text) > LONGEST_INFO:
         log.info("%s: its table row is too long to be stored", job.label)

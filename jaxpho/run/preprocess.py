@@ -38,7 +38,7 @@ examples:
 """
 
 MAX_WORKERS = 4
-"""Processes that are started unasked; images of 4000 x 4000 take 1.5 GB in each."""
+"""Processes that are started unasked; images of 4096 x 4096 take 1.5 GB in each."""
 
 
 def add_arguments(parser) -> None:

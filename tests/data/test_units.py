@@ -109,6 +109,16 @@ def test_without_calibration_the_own_unit_is_kept_and_said():
     assert (factor, name) == (1.0, "Jy")
 
 
+def test_abmag_calibrates_what_nothing_else_does():
+    """forcepho's card: the AB magnitude of one unit."""
+    for h in (header(ABMAG=28.9), header(ABMAG=28.9, BUNIT="electron/s")):
+        factor, unit, note = calibration(h, image_options())
+        np.testing.assert_allclose(factor, (28.9 * u.ABmag).to_value(u.nJy), rtol=AB_RTOL)
+        assert unit == "nJy" and "ABMAG" in note
+    assert calibration(header(ABMAG=28.9, BUNIT="uJy"), image_options())[0] == 1e3
+    assert calibration(header(ABMAG="none"), image_options())[1] == "count"
+
+
 def test_optional_zero_point_falls_back_to_bunit():
     given = {"flux_key": "FLUXMAG0", "optional": True}
     factor, unit, _ = calibration(header(BUNIT="nJy"), image_options(zero_point=given))
