@@ -1,10 +1,18 @@
 """Small images of every kind that is read, as files, and the configuration that stores them."""
 
+import json
+
+import h5py
 import numpy as np
 import yaml
 from astropy.io import fits
 from fits_images import DEC, RA, image_data, tan_header, write_mef
 from store_case import case_wcs
+
+from jaxpho import cli
+from jaxpho.data.metastore import open_meta_store
+from jaxpho.data.pixelstore import PixelStore
+from jaxpho.data.storeinfo import read_info
 
 SHAPES = {"a": (24, 32), "b": (24, 32), "c": (40, 29), "d": (33, 50), "e": (24, 32), "f": (17, 24)}
 
@@ -73,3 +81,37 @@ def configuration(folder, **extra):
 
 KEYS = [("f200w", "a_cal"), ("f200w", "b_cal"), ("r", "deep/c"), ("r", "deep/d"), ("r", "e"),
         ("r", "f")]  # fmt: skip
+
+
+def command(path, *words):
+    return cli.main(["preprocess", str(path), *map(str, words)])
+
+
+def contents(folder):
+    """Everything in stores: headers, data sets and attributes."""
+    out = {"meta": json.loads((folder / "meta.json").read_text())}
+    with h5py.File(folder / "pixels.h5", locking=False) as f:
+        out["file"] = {k: np.asarray(v).tolist() for k, v in f.attrs.items()}
+
+        def keep(name, node):
+            if isinstance(node, h5py.Dataset):
+                attrs = {k: np.asarray(v).tolist() for k, v in node.attrs.items()}
+                out[name] = (node[()].tobytes(), node.shape, str(node.dtype), attrs)
+
+        f.visititems(keep)
+    return out
+
+
+def check_stores(folder):
+    """Whatever happened: what the meta store lists is in the pixel store, whole."""
+    if not (folder / "meta.json").exists():
+        return []
+    meta = open_meta_store(folder / "meta.json")
+    with PixelStore(folder / "pixels.h5") as pixels:
+        for key in meta.keys:
+            data, ierr = pixels.image(*key)
+            assert data.shape == meta.nside(*key)[::-1] and (ierr > 0).any()
+            # the header is that of these pixels
+            digest = read_info(pixels.attrs(*key))["digest"]
+            assert len(digest) == 40
+    return meta.keys

@@ -47,13 +47,13 @@ class PreprocessConfig:
     )
     sky_statistics: bool = option(
         True,
-        "keep the level and scatter of the blank pixels of each exposure, so that a fit with a free "
-        "sky (sky.nuisance) need not read it whole; half of the time that a large image takes",
+        "keep level and scatter of the blank pixels of each exposure, so that a fit with a free "
+        "sky (sky.nuisance) need not read it whole; most of the processor time of a large image",
     )
     workers: int = option(
         0,
-        "processes; 0: one for each core, at most 4 (each takes 90 bytes a pixel, 1.5 GB for 4096 x "
-        "4096)",
+        "processes; 0: one for each core, at most 4 (each takes 90 bytes a pixel, 1.5 GB for an "
+        "image of 4096 x 4096)",
         ge=0,
     )
     root: str | None = option(

@@ -117,12 +117,9 @@ def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
     ra, dec = np.array([p.ra for p in peaks]), np.array([p.dec for p in peaks])
     reach = np.array([found.radius[i] for i in region.active] + [0.0] * len(region.fixed))
     tiles = pixels = used = 0
-    n = len(region.active)
-    for exposure in found.exposures:
+    whole = config.patches.pixels == "all"
+    for exposure in found.exposures if whole else found.near(region):
         select = None
-        whole = config.patches.pixels == "all"
-        if not whole and not exposure.near(ra[:n], dec[:n], reach[:n]).any():
-            continue
         if not whole:
             crpix, _, d, visible = affine_maps(exposure, ra, dec)
             select = select_pixels(exposure, crpix, d, np.where(visible, reach, 0.0))

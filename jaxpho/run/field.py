@@ -56,6 +56,12 @@ class Field:
         """The usable exposures, sorted by band."""
         return self.images.exposures
 
+    def near(self, region: Region) -> list[Exposure]:
+        """Exposures that the active sources of a patch may lie on, their surroundings included."""
+        at = region.active
+        ra, dec = (np.array([getattr(self.peaks[i], k) for i in at]) for k in ("ra", "dec"))
+        return [e for e in self.exposures if e.near(ra, dec, self.radius[at]).any()]
+
     @property
     def lost(self) -> list[int]:
         """Indices of sources without a usable pixel."""

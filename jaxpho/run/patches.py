@@ -264,24 +264,17 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
     held = [state.latest.get(i, found.peaks[i]) for i in region.fixed]
     held = [replace(p, fixed=frozenset({"all"})) for p in held if _has_flux(p)]
     peaks = active + held
-    radii = [float(found.radius[i]) for i in region.active] + [0.0] * len(held)
+    exposures, radii = found.exposures, None
+    if config.patches.pixels != "all":
+        exposures = found.near(region)
+        radii = [float(found.radius[i]) for i in region.active] + [0.0] * len(held)
     key = jax.random.fold_in(jax.random.PRNGKey(config.seed), region.patch_id)
-
-    whole = config.patches.pixels == "all"
-    place = [np.array([getattr(p, k) for p in active]) for k in ("ra", "dec")]
-    exposures = [
-        e for e in found.exposures if whole or e.near(*place, np.array(radii[: len(active)])).any()
-    ]
 
     def pack(mixture: str):
         return pack_patch(
-            exposures,
-            peaks,
-            bands=config.bands,
-            radii=None if whole else radii,
-            n_radii=n_radii(mixture),
+            exposures, peaks, bands=config.bands, radii=radii, n_radii=n_radii(mixture),
             dtype=np.dtype(config.precision),
-        )
+        )  # fmt: skip
 
     auto = config.sources.sersic_mixture == "auto"
     fit = {"sample": config.sample, "key": key, "region": region}
