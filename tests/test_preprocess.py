@@ -222,7 +222,7 @@ def test_one_bad_exposure_costs_only_itself(config, capsys):
     write_mef(folder / "d.fits", np.full(SHAPES["d"], np.nan, "f4"), tan_header(BUNIT="uJy"),
               VAR=np.ones(SHAPES["d"], "f4"))  # fmt: skip
     (folder / "b_cal.fits").write_bytes((folder / "b_cal.fits").read_bytes()[:9000])
-    assert command(config, "--workers", 2, "-q", "--others", "drop") == 1
+    assert command(config, "--workers", 2, "-q") == 1
     err = capsys.readouterr().err
     assert "exposure r/deep/d failed" in err and "every pixel is masked" in err
     assert "Traceback" not in err
@@ -231,7 +231,7 @@ def test_one_bad_exposure_costs_only_itself(config, capsys):
     table = Table.read(folder / "stores" / "exposures.ecsv")
     failed = {str(r["exposure"]): str(r["reason"]) for r in table if r["state"] == "failed"}
     assert set(failed) == {"deep/d", "b_cal"} and "truncated" in failed["b_cal"]
-    assert command(config, "-q", "--set", "images.2.on_bad_exposure=stop", "--others", "drop") == 2
+    assert command(config, "-q", "--set", "images.2.on_bad_exposure=stop") == 2
     assert check_stores(folder / "stores") == keys
 
 
@@ -271,7 +271,7 @@ def test_init_and_the_configuration_of_a_fit(tmp_path, capsys):
     assert check_stores(tmp_path / "other") == KEYS
 
 
-def test_images_with_gwcs(tmp_path):
+def test_images_with_gwcs(tmp_path, monkeypatch, capsys):
     """The real package: the ASDF file lies next to the JSON, and is kept with the rest."""
     pytest.importorskip("gwcs")
     for k, name in enumerate("ab"):
@@ -296,6 +296,10 @@ def test_images_with_gwcs(tmp_path):
             back = world_to_pixel(wcs, *exposure.wcs.pixel_to_world_values(x, y))
             np.testing.assert_allclose(back, np.stack([x, y], -1), atol=1e-6)
     assert len(meta) == 6
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxpho.data.storecommit.has_gwcs", lambda: False)
+        assert command(path, "-q", "--workers", 1, "--others", "drop") == 2
+    assert "would lose theirs" in capsys.readouterr().err
     # without images that have one, the file goes
     only = ["--set", "images.0.files=c.fits", "--others", "drop"]
     assert command(path, "-q", "--workers", 1, *only) == 0

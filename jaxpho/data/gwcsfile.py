@@ -7,6 +7,7 @@ headers are used.
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -14,6 +15,11 @@ from jaxpho.data.wcs import NEWTON_STEPS, newton
 from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.wcs")
+
+
+def has_gwcs() -> bool:
+    """Whether gwcs and asdf are installed."""
+    return find_spec("gwcs") is not None and find_spec("asdf") is not None
 
 
 class GWCSAdaptor:
@@ -61,9 +67,13 @@ def read_gwcs(hdus, shape, offsets=(0.0, 0.0)):
         return None, "gwcs is not installed: the FITS approximation is used"
     import io
 
-    raw = np.asarray(hdus["ASDF"].data["ASDF_METADATA"][0]).tobytes()
-    with asdf.open(io.BytesIO(raw), lazy_load=False) as opened:
-        wcs = opened.tree.get("meta", {}).get("wcs")
+    try:
+        raw = np.asarray(hdus["ASDF"].data["ASDF_METADATA"][0]).tobytes()
+        with asdf.open(io.BytesIO(raw), lazy_load=False) as opened:
+            wcs = opened.tree.get("meta", {}).get("wcs")
+    except Exception as error:  # asdf, its schemas and its YAML have errors of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None, f"the ASDF extension cannot be read ({reason}): the FITS approximation is used"
     if wcs is None or not callable(wcs):
         return None, "the ASDF extension holds no gwcs: the FITS approximation is used"
     centre = ((shape[1] - 1) / 2, (shape[0] - 1) / 2)
@@ -102,7 +112,7 @@ def open_gwcs(path) -> dict:
                 for band, exposures in opened.tree.items()
                 if isinstance(exposures, dict) and band not in ("asdf_library", "history", OFFSETS)
             }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # asdf, its schemas and its YAML have errors of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a readable ASDF file ({reason})") from None
 

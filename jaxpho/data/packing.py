@@ -124,7 +124,7 @@ class PackedPatch:
         peaks : sequence of Peak
         base_dir : folder of relative paths.
         bands : sequence of str, optional
-            Default: the bands of the images, in order.
+            Default: the bands that the images name, in order.
         **options
             Those of `jaxpho.data.pack.pack_patch`.
         """
@@ -133,6 +133,8 @@ class PackedPatch:
         from jaxpho.data.psfinput import read_psf_input
 
         bands = bands or list(dict.fromkeys(i.band for i in images if i.band))
+        if not bands:
+            raise InputError("no entry of the images names its band: give bands")
         exposures = read_exposures(images, base_dir, bands, require_psf=True)
         for exposure in exposures:
             exposure.psf = read_psf_input(exposure.psf)

@@ -16,8 +16,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from jaxpho.data.gwcsfile import open_gwcs, write_gwcs
+from jaxpho.data.gwcsfile import has_gwcs, open_gwcs, write_gwcs
 from jaxpho.data.hdf5 import open_hdf5, writing
+from jaxpho.data.metaindex import index_path
 from jaxpho.data.metastore import MetaStore, check_ids, open_meta_store, write_meta_store
 from jaxpho.data.pixelstore import PixelStore, write_header
 from jaxpho.data.storeinfo import read_info
@@ -99,13 +100,13 @@ class Entry:
         return self.part is None
 
 
-def entries_of(jobs: list[StoreJob], existing: Existing, folder: Path, others: bool):
+def entries_of(jobs: list[StoreJob], existing: Existing, folder: Path, others=()):
     """Exposures of the new stores, in order: [Entry]; jobs without a result are left out.
 
     Parameters
     ----------
     folder : of the parts.
-    others : keep exposures that no job names, after the others of their bands.
+    others : keys of further exposures to keep, after those of the jobs in their bands.
     """
     entries = []
     for job in jobs:
@@ -115,16 +116,25 @@ def entries_of(jobs: list[StoreJob], existing: Existing, folder: Path, others: b
         elif part.path.exists():
             entries.append(Entry(job.key, part.info(job.key), part))
     if others:
-        entries += [Entry(key, existing.infos[key]) for key in foreign(jobs, existing)]
+        entries += [Entry(key, existing.infos[key]) for key in others]
         bands = list(dict.fromkeys(entry.key[0] for entry in entries))
         entries.sort(key=lambda entry: bands.index(entry.key[0]))
     return entries
 
 
-def foreign(jobs: list[StoreJob], existing: Existing) -> list[tuple[str, str]]:
-    """Exposures of the stores that no job names."""
+def foreign(jobs: list[StoreJob], existing: Existing, failures) -> list[tuple[str, str]]:
+    """Exposures of the stores that the configuration does not name.
+
+    A file that cannot be opened does not tell its id; exposures that were made from it are not
+    foreign.
+    """
     named = {job.key for job in jobs}
-    return [key for key in existing.infos if key not in named]
+    broken = {failure.path.name for failure in failures}
+    return [
+        key
+        for key, info in existing.infos.items()
+        if key not in named and info.get("summary", {}).get("file") not in broken
+    ]
 
 
 def commit(
@@ -223,7 +233,14 @@ def _gwcs_of(config: PreprocessConfig, entries: list[Entry]) -> dict:
     """The gwcs of all entries that have one, {band: {id: adaptor}}."""
     out: dict = {}
     asdf = config.meta_path.with_suffix(".asdf")
-    old = open_gwcs(asdf) if asdf.is_file() and any(entry.kept for entry in entries) else {}
+    old = {}
+    if asdf.is_file() and any(entry.kept for entry in entries):
+        if not has_gwcs():
+            raise InputError(
+                f"{asdf}: gwcs is not installed, and the exposures that are kept would lose "
+                "theirs; install it, or make the stores anew with --overwrite"
+            )
+        old = open_gwcs(asdf)
     for entry in entries:
         band, name = entry.key
         tree = old if entry.kept else {}
@@ -236,7 +253,8 @@ def _gwcs_of(config: PreprocessConfig, entries: list[Entry]) -> dict:
 
 def clean(config: PreprocessConfig, parts: bool = False) -> None:
     """Delete what killed runs left half written, and finished parts only on request."""
-    for path in (config.pixel_path, config.meta_path, config.table_path):
+    asdf, index = config.meta_path.with_suffix(".asdf"), index_path(config.meta_path)
+    for path in (config.pixel_path, config.meta_path, asdf, index, config.table_path):
         for leftover in path.parent.glob(f".{path.stem}.part*{path.suffix}"):
             if leftover.is_file():
                 leftover.unlink(missing_ok=True)

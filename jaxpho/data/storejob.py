@@ -7,10 +7,10 @@ import hashlib
 import json
 import logging
 import os
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jaxpho.data.gwcsfile import has_gwcs
 from jaxpho.data.ingest import own_unit
 from jaxpho.data.metastore import check_ids
 from jaxpho.data.options import AstrometryOptions
@@ -192,7 +192,7 @@ def digest(job: StoreJob) -> str:
         files.append([os.path.relpath(path, plan.base), status.st_size, status.st_mtime_ns])
     options = {k: v for k, v in to_plain(plan.options).items() if k not in _NO_MATTER}
     # with gwcs installed, an image that has one is read otherwise
-    gwcs = plan.options.wcs.gwcs and "ASDF" in plan.extensions and _has_gwcs()
+    gwcs = plan.options.wcs.gwcs and "ASDF" in plan.extensions and has_gwcs()
     values = [
         RECIPE,
         job.band,
@@ -207,14 +207,3 @@ def digest(job: StoreJob) -> str:
     ]
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:40]
-
-
-def _has_gwcs() -> bool:
-    from importlib.util import find_spec
-
-    return find_spec("gwcs") is not None and find_spec("asdf") is not None
-
-
-def counts(jobs: list[StoreJob]) -> dict[str, int]:
-    """Exposures by band of the stores."""
-    return dict(Counter(job.band for job in jobs))

@@ -37,6 +37,12 @@ examples:
   jaxpho preprocess fit.yml --output stores       the images of a fit's configuration
 """
 
+HEADER = """\
+## Configuration of jaxpho preprocess. Lines beginning with "##" explain; lines beginning with "#"
+## show keys with their defaults: remove the "#" to change one. Relative paths are relative to this
+## file; ${NAME} is replaced by the environment variable NAME.
+"""
+
 MAX_WORKERS = 4
 """Processes that are started unasked; images of 4096 x 4096 take 1.5 GB in each."""
 
@@ -87,13 +93,6 @@ def example() -> str:
     return HEADER + example_yaml(PreprocessConfig)
 
 
-HEADER = """\
-## Configuration of jaxpho preprocess. Lines beginning with "##" explain; lines beginning with "#"
-## show keys with their defaults: remove the "#" to change one. Relative paths are relative to this
-## file; ${NAME} is replaced by the environment variable NAME.
-"""
-
-
 def load(args):
     """The configuration: ours, that of a fit (its other keys are passed over), or forcepho's.
 
@@ -137,14 +136,14 @@ def load(args):
 
 
 def _plan(config, args):
-    """Jobs, failures, what is there, and which jobs need work."""
+    """Jobs, failures, what is there, what of it nobody names, and which jobs need work."""
     from jaxpho.data.storecommit import foreign, read_existing
     from jaxpho.data.storejob import plan_jobs
     from jaxpho.data.storepart import part_of
 
     existing = read_existing(config, args.overwrite)
     jobs, failures = plan_jobs(config)
-    strange = foreign(jobs, existing)
+    strange = foreign(jobs, existing, failures)
     if strange and args.others is None:
         band, name = strange[0]
         raise InputError(
@@ -158,7 +157,7 @@ def _plan(config, args):
         if not existing.holds(job)
         and (args.overwrite or not part_of(job, config.parts).path.exists())
     ]
-    return jobs, failures, existing, todo
+    return jobs, failures, existing, strange, todo
 
 
 def dry_run(config, args) -> str:
@@ -166,7 +165,7 @@ def dry_run(config, args) -> str:
     from jaxpho.data.storecommit import size_on_disk
     from jaxpho.data.storejob import planned_unit
 
-    jobs, failures, existing, todo = _plan(config, args)
+    jobs, failures, existing, _, todo = _plan(config, args)
     new = {job.key for job in todo}
     lines = [f"meta store: {config.meta_path}", f"pixel store: {config.pixel_path}"]
     for band in dict.fromkeys(job.band for job in jobs):
@@ -211,14 +210,15 @@ def run(config, args) -> int:
     with _alone_in(config.pixel_path.parent):
         clean(config, parts=args.overwrite)
         try:
-            jobs, failures, existing, todo = _plan(config, args)
+            jobs, failures, existing, strange, todo = _plan(config, args)
             failures += _work(config, jobs, todo, quiet)
-            entries = entries_of(jobs, existing, config.parts, args.others == "keep")
+            others = strange if args.others == "keep" else []
+            entries = entries_of(jobs, existing, config.parts, others)
             if not entries:
                 raise InputError(
                     f"none of the {len(failures)} exposures could be stored: {failures[0].reason}"
                 )
-            _tell_of_losses(jobs, entries, existing)
+            _tell_of_losses(entries, existing, strange)
             with _bar("pixel store", len(entries), quiet) as bar:
                 changed = commit(config, entries, existing, lambda k, n: bar.update(k - bar.n))
         except InputError:
@@ -253,7 +253,7 @@ def _work(config, jobs, todo, quiet: bool) -> list:
     if todo and needed > free:
         log.warning("the stores need %s until they are complete, the disk has %s free",
                     _bytes(needed), _bytes(free))  # fmt: skip
-    workers = config.workers or min(MAX_WORKERS, len(os.sched_getaffinity(0)))
+    workers = config.workers or min(MAX_WORKERS, _cores())
     workers = max(1, min(workers, len(todo)))
     if todo:
         log.info("%d of %d exposures to be stored, %d at a time", len(todo), len(jobs), workers)
@@ -279,18 +279,24 @@ def _work(config, jobs, todo, quiet: bool) -> list:
     return failures
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _bar(text: str, total: int, quiet: bool):
     from tqdm import tqdm
 
     return tqdm(desc=text, total=total, unit="exposure", disable=quiet, leave=False)
 
 
-def _tell_of_losses(jobs, entries, existing) -> None:
-    staying = {entry.key for entry in entries}
-    named = {job.key for job in jobs}
+def _tell_of_losses(entries, existing, strange) -> None:
+    staying, strange = {entry.key for entry in entries}, set(strange)
     for key in existing.infos:
         if key not in staying:
-            why = "failed now" if key in named else "the configuration does not name it"
+            why = "the configuration does not name it" if key in strange else "it failed now"
             log.warning("%s/%s is taken out of the stores: %s", *key, why)
 
 

@@ -32,13 +32,11 @@ class Outcome:
     ----------
     number : position of the job.
     error : one line, or "" when it went well.
-    expected : whether the error is one of the input, not a defect or a lack of memory.
     records : log messages of the worker.
     """
 
     number: int
     error: str = ""
-    expected: bool = True
     records: list[logging.LogRecord] = field(default_factory=list)
 
 
@@ -94,7 +92,7 @@ def _alone(function, job, number: int) -> Outcome:
     try:
         return _told(pool.submit(_work, function, number, job).result())
     except BrokenProcessPool:
-        return Outcome(number, "the process was killed; perhaps the memory was too small", False)
+        return Outcome(number, "the process was killed; perhaps the memory was too small")
     finally:
         _stop(pool)
 
@@ -165,7 +163,7 @@ def _call(function, number: int, job) -> Outcome:
         # one exposure must not end a run of thousands; the traceback goes to the log file
         logging.getLogger("jaxpho.workers").debug("traceback", exc_info=True)
         text = str(error).strip().splitlines()
-        return Outcome(number, f"{type(error).__name__}: {text[0] if text else ''}", False)
+        return Outcome(number, f"{type(error).__name__}: {text[0] if text else ''}")
 
 
 def _told(outcome: Outcome) -> Outcome:

@@ -241,6 +241,8 @@ def test_patches_from_fits(tmp_path, case, peaks):
     one, other = found.to_numpy(), expected.to_numpy()
     for name in one:
         np.testing.assert_allclose(one[name], other[name], rtol=4 * FLOAT32, err_msg=name)
+    with pytest.raises(InputError, match="give bands"):
+        PackedPatch.from_fits([ImageOptions(files="*.fits")], peaks, base_dir=tmp_path)
     options.psf = PSFOptions(file="0.fits")
     with pytest.raises(InputError, match="expected a store of PSF mixtures"):
         PackedPatch.from_fits([options], peaks, base_dir=tmp_path)
