@@ -77,6 +77,8 @@ def read_existing(config: PreprocessConfig, overwrite: bool = False) -> Existing
                 if file.attrs.get("creator") != CREATOR:
                     raise InputError(f"pixel store {pixels} was not made by this command")
             infos = {key: read_info(store.attrs(*key)) for key in store.exposures()}
+            for band, name in (key for key, info in infos.items() if "summary" not in info):
+                raise InputError(f"{store.where(band, name)} was not made by this command")
         found = open_meta_store(meta) if meta.exists() else None
     except InputError as error:
         raise InputError(f"{error}; {advice}") from None

@@ -197,7 +197,9 @@ def stored_exposures(
         unit = UNCALIBRATED.get(unit, unit)
         label = f"{band}/{name}" if repeated else name
         notes = {"path": str(pixels.path), "unit_from": "the pixel store", "sky_from": "the store"}
-        out.append(StoredExposure(label, band, name, meta, pixels, model, unit, level, notes=notes))
+        made = StoredExposure(label, band, name, meta, pixels, model, unit, level, notes=notes)
+        made.info = read_info(attrs)  # at hand, and asked for in every fit
+        out.append(made)
     return out
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxpho.data.metastore import open_meta_store
@@ -77,8 +77,30 @@ def _check(options: ImageOptions, label: str) -> None:
         raise InputError(f"{label}.error_scale: expected 1 for exposures of stores")
 
 
+class _Header(Mapping):
+    """The header of an exposure, parsed when a card is asked for: most templates ask for none."""
+
+    def __init__(self, exposure: StoredExposure):
+        self._exposure, self._found = exposure, None
+
+    @property
+    def _cards(self):
+        if self._found is None:
+            self._found = self._exposure.header
+        return self._found
+
+    def __getitem__(self, key):
+        return self._cards[key]
+
+    def __iter__(self):
+        return iter(self._cards)
+
+    def __len__(self):
+        return len(self._cards)
+
+
 def _complete(exposure: StoredExposure, options, base: Path, label: str, require_psf: bool):
-    header = exposure.header
+    header = _Header(exposure)
     where = exposure.meta.where(exposure.band, exposure.id)
     fields = template_fields(Path(exposure.id), None, options, header)
     # what templates could use for the image itself, they can use for its copy in the store
@@ -90,7 +112,7 @@ def _complete(exposure: StoredExposure, options, base: Path, label: str, require
     plan = ImagePlan(
         exposure.name, exposure.band, exposure.meta.path, options, fields,
         exposure.info.get("row"), base,
-        shape=exposure.shape,
+        shape=exposure.meta.nside(exposure.band, exposure.id)[::-1],
     )  # fmt: skip
     if options.sky.subtract == "value":
         value = number_or_key(options.sky.value, header, None, f"{where}: sky.value")
