@@ -35,7 +35,6 @@ NOT_USED = {
     "gtol": "the optimiser stops by the change of chi2",
     "full_cov": "sampling starts from the full covariance",
     "progressbar": "--quiet",
-    "write_residuals": "products.residuals",
     "strict": "patches are cut before the run",
     "max_active_fraction": "patches are cut before the run",
     "ntry_checkout": "patches are cut before the run",
@@ -68,9 +67,10 @@ class ForcephoConfig:
     metastorefile: str | None = option(None, "meta store", path=True)
     fitsfiles: list[str] | None = option(None, "FITS images instead of stores", path=True)
     raw_catalog: str | None = option(None, "starting values", path=True)
-    scene_catalog: str | None = option(None, "fitted values of a scene", path=True)
+    scene_catalog: str | None = option(None, "file name of the catalogue of fitted values")
     peak_catalog: str | None = option(None, "another name of raw_catalog", path=True)
     outbase: str | None = option(None, "folder of the results", path=True)
+    write_residuals: bool = option(True, "write the residuals of each patch")
     region: RegionOptions | None = option(None, "region of the patch")
     tweak_background: str | None = option(None, "header card with a level to subtract")
     max_snr: float = option(0.0, "signal-to-noise of a pixel is capped at this; 0: not", ge=0)
@@ -124,6 +124,8 @@ def parse_config(values: Mapping, name: str, base) -> ForcephoConfig:
     for key, value in values.items():
         if isinstance(value, str):
             value = os.path.expandvars(value)
+        if key == "write_residuals" and value in (0, 1):
+            value = bool(value)
         if key in _STORES and value and store_directory:
             value = os.path.join(os.path.expandvars(str(store_directory)), str(value))
         if key in _BOUNDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from jaxpho.compat.config import ForcephoConfig
 
@@ -11,8 +12,14 @@ log = logging.getLogger("jaxpho.compat")
 SERSIC_LIMITS = (0.3, 8.0)
 """Where the Sersic mixtures end."""
 
-OUTPUT = "output"
-"""forcepho's default of `outbase`."""
+OUTPUT, SCENE = "output", "outscene.fits"
+"""forcepho's defaults of `outbase` and `scene_catalog`."""
+
+
+def scene_name(config: ForcephoConfig) -> str:
+    """File name of the fitted catalogue; forcepho puts it into `outbase`."""
+    name = Path(config.scene_catalog or SCENE).name
+    return name if name.endswith(".fits") else f"{name}.fits"
 
 
 def our_values(config: ForcephoConfig) -> dict:
@@ -56,6 +63,11 @@ def our_values(config: ForcephoConfig) -> dict:
             "max_active": config.maxactive_per_patch,
             "min_radius": config.patch_minradius,
             "max_radius": max(config.patch_maxradius, config.patch_minradius),
+        },
+        "products": {
+            "forcepho": True,
+            "residuals": config.write_residuals,
+            "forcepho_scene": scene_name(config),
         },
         "unit": "auto" if config.fitsfiles is None else "image",
         "seed": config.seed,
