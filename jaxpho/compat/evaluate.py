@@ -13,9 +13,10 @@ from jaxpho.compat.config import ForcephoConfig
 from jaxpho.compat.model import evaluate, model_pixels, patch_of
 from jaxpho.data import forcepho
 from jaxpho.data.hdf5 import writing
-from jaxpho.data.metastore import MetaStore, open_meta_store
+from jaxpho.data.metastore import open_meta_store
 from jaxpho.data.pixelstore import PixelStore
 from jaxpho.data.splinestore import read_spline_table
+from jaxpho.data.storepack import check_pair
 from jaxpho.errors import InputError
 
 
@@ -39,15 +40,6 @@ class Request:
     params: Path | None = None
     region: forcepho.Circle | None = None
     splines: str = "rectangular"
-
-
-def check_pair(meta: MetaStore, pixels: PixelStore) -> None:
-    """Raise InputError for an exposure of the pixel store that the meta store lacks."""
-    for band, name in pixels.exposures():
-        if (band, name) not in meta:
-            raise InputError(
-                f"{pixels.where(band, name)}: this exposure is not in the meta store {meta.path}"
-            )
 
 
 def evaluate_patch(config: ForcephoConfig, request: Request) -> dict[str, np.ndarray]:

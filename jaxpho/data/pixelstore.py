@@ -84,9 +84,12 @@ class PixelStore:
 
     def exposures(self) -> Iterator[tuple[str, str]]:
         """(band, exposure id) of every exposure: walks through the whole file."""
-        for band, group in self._file.items():
-            if isinstance(group, h5py.Group):
-                yield from ((band, name) for name in _ids(group))
+        try:
+            for band, group in self._file.items():
+                if isinstance(group, h5py.Group):
+                    yield from ((band, name) for name in _ids(group))
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"pixel store {self.path} is damaged ({_reason(error)})") from None
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         return f"{key[0]}/{key[1]}/data" in self._file
@@ -128,7 +131,15 @@ class PixelStore:
         """
         node = self._data(band, name)
         own = "nside" in node.attrs
-        nside = tuple(int(n) for n in node.attrs["nside"]) if own else self.nside_full
+        nside = self.nside_full
+        if own:
+            values = np.asarray(node.attrs["nside"])
+            if values.dtype.kind not in "iu" or values.shape != (2,) or values.min() < 1:
+                raise InputError(
+                    f"{self.where(band, name)}: attribute 'nside' is {values.tolist()!r}, expected "
+                    "two whole numbers"
+                )
+            nside = tuple(values.tolist())
         expected = tuple(-(-n // TILE) for n in nside)
         if node.shape[:2] != expected:
             raise InputError(
