@@ -73,6 +73,11 @@ class ForcephoConfig:
     write_residuals: bool = option(True, "write the residuals of each patch")
     region: RegionOptions | None = option(None, "region of the patch")
     tweak_background: str | None = option(None, "header card with a level to subtract")
+    background: dict[str, float] = option(
+        dict,
+        "band -> level to subtract: the mapping that tweak_background names",
+        unit="flux/pixel",
+    )
     max_snr: float = option(0.0, "signal-to-noise of a pixel is capped at this; 0: not", ge=0)
     bounds_kwargs: BoundsOptions = option(BoundsOptions, "ranges of the parameters")
     minflux: float | None = option(None, "lower bounds of fluxes are at most this")
@@ -118,6 +123,7 @@ def parse_config(values: Mapping, name: str, base) -> ForcephoConfig:
         For keys that are missing or hold the wrong thing. Unknown keys are only warned of.
     """
     known = {f.name for f in fields(ForcephoConfig)}
+    values = _levels(values, name)
     store_directory = values.get("store_directory") or ""
     kept: dict = {}
     bounds = {}
@@ -134,7 +140,7 @@ def parse_config(values: Mapping, name: str, base) -> ForcephoConfig:
             kept[key] = value
         elif key in NOT_USED:
             log.debug("%s: %s is not used (%s)", name, key, NOT_USED[key])
-        elif key not in known and key not in ("store_directory", "bounds_kwargs"):
+        elif key not in known and key not in ("store_directory", "bounds_kwargs", "background"):
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             log.warning("%s: key '%s' is not used%s", name, key, hint)
@@ -144,3 +150,22 @@ def parse_config(values: Mapping, name: str, base) -> ForcephoConfig:
             raise InputError(f"{name}: 'bounds_kwargs': expected a mapping of keys to values")
         kept["bounds_kwargs"] = bounds | dict(given)
     return build(ForcephoConfig, kept, Context(name, Path(base)))
+
+
+def _levels(values: Mapping, name: str) -> dict:
+    """The values with `tweak_background`, where it names a mapping of the file, as `background`.
+
+    forcepho's scripts read a header card of that name, its documentation has levels by band.
+    """
+    values = dict(values)
+    key = values.get("tweak_background")
+    if isinstance(key, str) and key in values:
+        levels = values.pop(key)
+        if not isinstance(levels, Mapping):
+            raise InputError(
+                f"{name}: '{key}', which tweak_background names: expected a mapping of bands to "
+                f"levels, found {levels!r}"
+            )
+        values["tweak_background"] = None
+        values["background"] = dict(levels)
+    return values

@@ -160,6 +160,17 @@ def test_our_configuration_has_no_forcepho_numbers(tmp_path, capsys):
     assert "expected a configuration with forcepho's keys" in capsys.readouterr().err
 
 
+def test_forcephos_numbers_need_stores(case, tmp_path, capsys):
+    values = yaml.safe_load((case / "config.yml").read_text())
+    del values["metastorefile"], values["pixelstorefile"]
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(values | {"fitsfiles": ["a.fits"]}))
+    for name in ("peaks.fits", "splines.h5", "psf.h5"):
+        (tmp_path / name).write_bytes((case / name).read_bytes())
+    words = ["--region", REGION, "--compat", "forcepho", "--out", tmp_path / "x.npz"]
+    assert command("evaluate", tmp_path / "c.yml", *words) == 2
+    assert "--compat forcepho reads a meta and a pixel store" in capsys.readouterr().err
+
+
 def spoil(case, folder, name, change):
     """A copy of the case's files, with one of them changed."""
     for path in case.iterdir():

@@ -94,6 +94,15 @@ def test_superpixel_order(tmp_path):
         assert np.array_equal(flux, data[[3, 0, 1], [2, 0, 1], :64])
 
 
+def test_exposures_are_those_written(tmp_path):
+    """Nested ids, one with a part that is called data."""
+    ones = np.ones((8, 8), np.float32)
+    keys = [("g", "a"), ("g", "b/data/c"), ("g", "b/d"), ("r", "data/x"), ("r", "visit/a")]
+    write_pixel_store(tmp_path / "p.h5", {key: (ones, ones, {}) for key in keys})
+    with PixelStore(tmp_path / "p.h5") as store:
+        assert sorted(store.exposures()) == sorted(keys)
+
+
 def test_sparse_selections_read_the_same(tmp_path):
     rng = np.random.default_rng(0)
     image = rng.normal(size=(200, 240)).astype(np.float32)
