@@ -20,6 +20,7 @@ from astropy.io import fits
 from jaxpho.compat.results import Membership, catalog_dtype, number_of, write_forcepho_samples
 from jaxpho.data.fitsread import CREATOR
 from jaxpho.data.hdf5 import writing
+from jaxpho.files import ascii_text
 from jaxpho.fit.result import PatchResult
 
 FOLDER = "forcepho"
@@ -89,7 +90,7 @@ class Archive:
         primary, table = fits.PrimaryHDU(), fits.BinTableHDU(self.table)
         for hdu in (primary, table):
             hdu.header["CREATOR"] = CREATOR
-            hdu.header["FILTERS"] = ",".join(self.bands)
+            hdu.header["FILTERS"] = ascii_text(",".join(self.bands))
         with writing(self.folder / self.scene) as temporary:
             fits.HDUList([primary, table]).writeto(temporary, overwrite=True)
         log = {"sourcelog": self.sources, "patchlog": self.patches}

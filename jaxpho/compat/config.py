@@ -161,6 +161,7 @@ def _levels(values: Mapping, name: str) -> dict:
     key = values.get("tweak_background")
     if isinstance(key, str) and key in values:
         levels = values.pop(key)
+        levels = {} if levels is None else levels
         if not isinstance(levels, Mapping):
             raise InputError(
                 f"{name}: '{key}', which tweak_background names: expected a mapping of bands to "

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from jaxpho.compat.catalog import SHAPE_COLUMNS
-from jaxpho.compat.units import bounds_of, free_columns, to_forcepho
+from jaxpho.compat.units import bounds_of, free_columns, is_plain, to_forcepho
 from jaxpho.data.hdf5 import open_hdf5, writing
 from jaxpho.errors import InputError
 from jaxpho.fit.result import PatchResult
@@ -58,7 +58,13 @@ class Membership:
 
 
 def catalog_dtype(bands: Sequence[str]) -> np.dtype:
-    """Row of forcepho's catalogues."""
+    """Row of forcepho's catalogues; InputError for a band with the name of another column."""
+    for band in bands:
+        if band in (*_TAGS, "roi", *SHAPE_COLUMNS):
+            raise InputError(
+                f"products.forcepho: band '{band}' has the name of a column of forcepho's "
+                "catalogues"
+            )
     numbers = [(name, "f8") for name in (*SHAPE_COLUMNS, *bands)]
     return np.dtype([(name, "i4") for name in _TAGS] + [("roi", "f4")] + numbers)
 
@@ -102,8 +108,8 @@ def write_forcepho_samples(
     ----------
     path : HDF5 file.
     result : PatchResult
-        Its sources must be single profiles. Parameters that forcepho does not have (sky, offsets)
-        are left out: the draws of the others are marginalised over them.
+        Its fitted sources must be single profiles. Parameters that forcepho does not have (sky,
+        offsets) are left out: the draws of the others are marginalised over them.
     membership : Membership, optional
     radius : of the patch about the reference, arcsec.
     config : the configuration as JSON, kept as an attribute.
@@ -117,11 +123,12 @@ def write_forcepho_samples(
     Raises
     ------
     InputError
-        For sources of several components, and files that cannot be written.
+        For fitted sources of several components, and files that cannot be written.
     """
     membership = membership or Membership.of(result)
     active = list(range(membership.n_active))
-    held = list(range(membership.n_active, len(result.source_ids)))
+    held = range(membership.n_active, len(result.source_ids))
+    held = [s for s in held if is_plain(result, s)]  # for information: others are left out
     best = to_forcepho(result, result.theta, active)
     start = to_forcepho(result, result.theta if result.start is None else result.start, active)
     chain, stats = _chain(result, result.samples, result.statistics, active, tune=False)
@@ -129,10 +136,10 @@ def write_forcepho_samples(
         "chain": chain,
         "starting_position": start,
         "reference_coordinates": np.asarray(result.reference, float),
-        "bandlist": np.array(list(result.bands), "S"),
-        "shapenames": np.array(SHAPE_COLUMNS, "S"),
-        "exposures": np.array(
-            [f"{b}/{e}" for b, e in zip(result.exposure_bands, result.exposures, strict=True)], "S"
+        "bandlist": _bytes(result.bands),
+        "shapenames": _bytes(SHAPE_COLUMNS),
+        "exposures": _bytes(
+            f"{b}/{e}" for b, e in zip(result.exposure_bands, result.exposures, strict=True)
         ),
         "active": catalog_of(result, start, active, membership),
         "final": catalog_of(result, best, active, membership),
@@ -178,6 +185,10 @@ def write_forcepho_samples(
                 group["stats"] = stats
             group.attrs["n_tune"] = len(chain)
     return arrays["final"]
+
+
+def _bytes(names) -> np.ndarray:
+    return np.array([name.encode("utf-8") for name in names], "S")
 
 
 def _chain(result, samples, statistics, active, tune: bool):

@@ -21,12 +21,18 @@ _POINT = {"e1": 0.0, "e2": 0.0, "sersic": 1.0, "rhalf": 0.0}
 """What a star is for a code that knows galaxies only."""
 
 
-def check_types(result: PatchResult) -> None:
-    """Raise InputError when a source is not one profile with one centre, size and shape."""
-    for name, kind in zip(result.source_ids, result.types, strict=True):
-        if len(SOURCE_TYPES[kind].components) != 1:
+def is_plain(result: PatchResult, s: int) -> bool:
+    """Whether a source is one profile, with one size and shape."""
+    return len(SOURCE_TYPES[result.types[s]].components) == 1
+
+
+def check_types(result: PatchResult, sources) -> None:
+    """Raise InputError when one of the sources is more than one profile."""
+    for s in sources:
+        if not is_plain(result, s):
             raise InputError(
-                f"source {name} is a {kind}: forcepho's files hold one Sersic profile per source"
+                f"source {result.source_ids[s]} is a {result.types[s]}: forcepho's files hold one "
+                "Sersic profile per source"
             )
 
 
@@ -91,7 +97,7 @@ def to_forcepho(result: PatchResult, theta, sources) -> np.ndarray:
     InputError
         For sources of several components.
     """
-    check_types(result)
+    check_types(result, sources)
     theta = np.asarray(theta, float)
     cosine, near = np.cos(np.deg2rad(result.reference[1])), angles(result)
     columns = []
@@ -134,7 +140,7 @@ def bounds_of(result: PatchResult, sources) -> np.ndarray:
 
     Fluxes without bounds have infinite ones; pa is anywhere within pi/2 of the fit.
     """
-    check_types(result)
+    check_types(result, sources)
     theta = np.asarray(result.theta, float)
     limits = result.bounds
     if limits is None:

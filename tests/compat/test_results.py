@@ -240,6 +240,20 @@ def test_sources_of_two_components_are_refused(rng, tmp_path):
     with pytest.raises(InputError, match="source 2066 is a bulge_disk: forcepho's files hold one"):
         write_forcepho_samples(tmp_path / "p.h5", make_result(rng, 30))
     assert not list(tmp_path.iterdir())
+    # a held neighbour is for information, and is left out
+    result = galaxies(rng)
+    result.types = ["sersic", "point", "bulge_disk"]
+    _, found = write(tmp_path / "p.h5", result)
+    assert "fixed" not in found.arrays and len(found.arrays["active"]) == 2
+
+
+def test_names_in_other_letters(rng, tmp_path):
+    result = galaxies(rng)
+    result.exposures = ["über/1", *result.exposures[1:]]
+    _, found = write(tmp_path / "p.h5", result)
+    assert found.arrays["exposures"][0].decode() == "g/über/1"
+    with pytest.raises(InputError, match="band 'q' has the name of a column"):
+        Archive(tmp_path, [], ["q"], "s.fits", {})
 
 
 @pytest.mark.parametrize(
