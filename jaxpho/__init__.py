@@ -16,6 +16,7 @@ _PUBLIC = {
     "SampleOptions": "jaxpho.fit.options",
     "exposure_from_arrays": "jaxpho.data.arrays",
     "fit_patch": "jaxpho.fit.driver",
+    "to_inference_data": "jaxpho.output.inference",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -77,7 +77,28 @@ class ProductOptions:
     residuals: bool = option(True, "data and residual of each pixel of each patch (HDF5)")
     images: bool = option(True, "model and residual image of each exposure (FITS)")
     plots: bool = option(True, "picture of each patch (PNG)")
+    warmup: bool = option(
+        True, "keep the draws of the warm-up in the files of samples (group `warmup`, at which "
+        "forcepho's own reader stops: false where it is to read them)",
+    )  # fmt: skip
+    arviz: bool = option(
+        False, "posterior of each patch as ArviZ InferenceData (NetCDF); needs the extra arviz"
+    )
+    forcepho: bool = option(
+        False, "samples, residuals, catalogue and log in forcepho's layout and units, in the "
+        "folder `forcepho` (forcepho's own configurations ask for it)",
+    )  # fmt: skip
+    forcepho_scene: str = option("outscene.fits", "file name of the catalogue in that folder")
     plot_exposures: int = option(2, "exposures shown per band in a picture", ge=1)
+
+    def __post_init__(self):
+        if Path(self.forcepho_scene).name != self.forcepho_scene or not (
+            self.forcepho_scene.endswith(".fits")
+        ):
+            raise InputError(
+                f"products.forcepho_scene: expected a file name that ends in .fits, found "
+                f"'{self.forcepho_scene}'"
+            )
 
 
 @dataclass

@@ -21,11 +21,12 @@ from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
 from jaxpho.data.psfstore import check_psf_store, write_psf_store
 from jaxpho.errors import InputError
 from jaxpho.files import replacing, safe_name
+from jaxpho.inference_data import check_arviz
 from psfmix.fit import fit_mixture, from_array
 from psfmix.inputs import read_psf_image
 from psfmix.ladder import choose, columns, fit_ladder, format_table
 from psfmix.options import fraction, grid_of, make_parser, sizes_of
-from psfmix.products import write_fits
+from psfmix.products import write_draws, write_fits
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.make_psf")
@@ -109,6 +110,8 @@ def run(args):
     if not args.band.strip("/ "):
         raise InputError(f"--band is {args.band!r}; expected a name")
     check_psf_store(args.outname, args.band, bool(args.overwrite))
+    if args.arviz:
+        _check_draws(args)
     work = _varying if args.locations or args.grid else _single
     written = work(args, sizes)
     log.info("wrote %s", ", ".join(map(str, written)))
@@ -153,9 +156,20 @@ def _single(args, sizes):
     if args.fitsout:
         written.append(_beside(args, ".fits"))
         write_fits(written[-1], fit, image, provenance, columns(rungs) if rungs else None)
+    if args.arviz:
+        written.append(_beside(args, "_posterior.nc"))
+        write_draws(written[-1], posterior, provenance)
     if args.savefig or args.show:
         written += _save(args, _figures(args, fit, image, posterior, rungs, tolerance))
     return written
+
+
+def _check_draws(args):
+    """Raise InputError when there will be no draws to write, or nothing to write them with."""
+    if args.method == "map" or args.locations or args.grid:
+        found = "--method map" if args.method == "map" else "a varying PSF, which is not sampled"
+        raise InputError(f"--arviz: expected the draws of --method nuts for one image, not {found}")
+    check_arviz("--arviz")
 
 
 def _chosen(rungs, ngauss, tolerance):

@@ -291,7 +291,7 @@ def _run(density, centre, curvature, counts, seed, progress):
                 parts.append(found)
             bar.update(CHUNK)
     arrays = [np.concatenate(a)[: counts["num_samples"]] for a in zip(*parts, strict=True)]
-    z, likelihood, diverging, _, accept = (np.swapaxes(a, 0, 1) for a in arrays)
+    z, likelihood, diverging, steps, accept = (np.swapaxes(a, 0, 1) for a in arrays)
     raw, background = density.components(centre)
     return {
         "z": z,
@@ -300,6 +300,7 @@ def _run(density, centre, curvature, counts, seed, progress):
         "num_gradients": gradients,
         "accept": float(accept.mean()),
         "step_size": float(np.mean(state.adapt_state.step_size)),
+        "statistics": {"diverging": diverging, "n_steps": steps, "acceptance_rate": accept},
     }
 
 
@@ -401,4 +402,5 @@ def _posterior(found, density, judge, optimum, unit, normalize, includes_pixel, 
         accept=found["accept"],
         num_warmup=counts["num_warmup"],
         seed=seed,
+        statistics=found["statistics"],
     )

@@ -119,6 +119,11 @@ def make_parser():
         "--fitsout", type=int, choices=(0, 1), default=0, nargs="?", const=1,
         help="FITS file of target, model, residual and parameters beside the store (default 0)",
     )  # fmt: skip
+    g.add_argument(
+        "--arviz", type=int, choices=(0, 1), default=0, nargs="?", const=1,
+        help="draws as ArviZ InferenceData (NetCDF) beside the store; needs the package arviz "
+        "(default 0)",
+    )  # fmt: skip
     g.add_argument("--show", action="store_true", help="open the figures in a window at the end")
     g.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
     return p

@@ -1,6 +1,6 @@
 """Draws of a Gaussian mixture's posterior, their diagnostics and summaries."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
@@ -50,6 +50,8 @@ class MixturePosterior:
         Mean step size and acceptance of the sampler.
     num_warmup, seed : int
     method : str
+    statistics : dict of arrays [chain, draw]
+        ``diverging``, ``n_steps`` (leapfrog steps) and ``acceptance_rate`` of every draw.
     """
 
     parameters: np.ndarray
@@ -70,6 +72,7 @@ class MixturePosterior:
     num_warmup: int
     seed: int
     method: str = "nuts"
+    statistics: dict = field(default_factory=dict)
 
     @property
     def ngauss(self):

@@ -1,10 +1,11 @@
-"""What a fitted mixture leaves on disk beside the store: a FITS file for people."""
+"""What a fitted mixture leaves on disk beside the store: a FITS file for people, and its draws."""
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
 from jaxpho.files import ascii_text, replacing
+from jaxpho.inference_data import Groups, scalars, write_groups
 
 UNITS = {
     "amp": "", "xcr": "pixel", "ycr": "pixel", "Cxx": "pixel2", "Cyy": "pixel2", "Cxy": "pixel2",
@@ -57,3 +58,37 @@ def write_fits(path, fit, image, provenance, ladder=None):
         hdus.append(fits.BinTableHDU(columns, name="LADDER"))
     with replacing(path) as temporary:
         fits.HDUList(hdus).writeto(temporary, overwrite=True)
+
+
+def draws_of(posterior, provenance=None):
+    """Draws and statistics of a mixture as plain arrays for `jaxpho.inference_data`.
+
+    Parameters
+    ----------
+    posterior : psfmix.posterior.MixturePosterior
+    provenance : dict, optional
+        Numbers and texts for the attributes.
+
+    Returns
+    -------
+    Groups
+        `posterior`: amp, x, y, Cxx, Cyy, Cxy [chain, draw, component], native pixels, components
+        as sampled (see `MixturePosterior.ordered`), and background [chain, draw] where it was
+        fitted; `sample_stats`: lp (log likelihood), diverging, n_steps, acceptance_rate.
+    """
+    arrays = dict(posterior.draws)
+    dims = {name: ["component"] for name, values in arrays.items() if np.ndim(values) == 3}
+    units = {"x": "pixel", "y": "pixel", "Cxx": "pixel2", "Cyy": "pixel2", "Cxy": "pixel2"}
+    statistics = {"lp": posterior.log_likelihood} | posterior.statistics
+    return Groups(
+        {"posterior": arrays, "sample_stats": statistics},
+        dims,
+        {"component": list(range(posterior.ngauss))},
+        scalars({"creation_library": "psfmix"} | (provenance or {})),
+        units,
+    )
+
+
+def write_draws(path, posterior, provenance=None):
+    """Write `draws_of` as ArviZ InferenceData, .nc or .zarr, in one step; needs arviz."""
+    write_groups(path, draws_of(posterior, provenance), "--arviz")

@@ -55,16 +55,23 @@ def make_result(rng, draws=0, pixels=True):
     scale = np.array([5.0 if n.startswith("flux") else 0.01 for _, n, _ in labels])
     mix = rng.normal(size=(len(labels), len(labels) + 5)) / np.sqrt(len(labels))
     covariance = (mix @ mix.T) * np.outer(scale, scale)
-    samples = None
+    sampled = {}
     if draws:
-        samples = rng.multivariate_normal(theta, covariance, size=(4, draws))
+        sampled["samples"] = rng.multivariate_normal(theta, covariance, size=(4, draws))
+        sampled["warmup"] = rng.multivariate_normal(theta, covariance, size=(4, 25))
+        sampled["statistics"] = make_statistics(rng, (4, draws))
+        sampled["warmup_statistics"] = make_statistics(rng, (4, 25))
+        sampled["mass_matrix_initial"] = np.linalg.inv(covariance)
+        sampled["mass_matrix_final"] = np.linalg.inv(1.5 * covariance)
     names = [e[0] for e in EXPOSURES]
     bound = np.zeros(len(labels), bool)
     bound[labels.index((2, "sersic_bulge", ""))] = True
     return PatchResult(
         patch_id=3, source_ids=["101", "star-7", "2066"], types=["sersic", "point", "bulge_disk"],
         bands=["g", "r"], unit="nJy", reference=REFERENCE, labels=labels, theta=theta,
-        covariance=covariance, fixed={(2, "sersic_disk", ""): 1.0}, samples=samples,
+        covariance=covariance, fixed={(2, "sersic_disk", ""): 1.0}, **sampled,
+        start=theta + 0.1 * scale, bounds=np.stack([theta - 9 * scale, theta + 9 * scale], -1),
+        astrometry={name: make_astrometry(len(POSITIONS), s) for name, _, s, _ in EXPOSURES},
         diagnostics={"rhat": np.full(len(labels), 1.003), "ess": np.linspace(300, 900, len(labels)),
                      "divergences": 0, "step_size": 0.4},
         at_bound=bound, flags=np.array([0, 0, 1]), chi2=np.array([6300.0, 6250.0, 6280.0]),
@@ -73,6 +80,25 @@ def make_result(rng, draws=0, pixels=True):
         exposures=names, exposure_bands=[e[1] for e in EXPOSURES],
         pixels=make_pixels(rng) if pixels else {}, messages=["fitted"], seconds={"map": 1.5},
     )  # fmt: skip
+
+
+def make_statistics(rng, shape):
+    """Of every draw, as the sampler hands them out."""
+    potential = rng.normal(size=shape)
+    return {
+        "step_size": np.full(shape, 0.4), "diverging": rng.random(shape) < 0.02,
+        "n_steps": rng.integers(1, 8, shape), "accept": rng.random(shape),
+        "energy": potential + 10, "potential": potential,
+    }  # fmt: skip
+
+
+def make_astrometry(n_source, scale):
+    """Of one exposure, with plausible numbers."""
+    d = np.tile(np.diag([-1 / scale, 1 / scale]), (n_source, 1, 1))
+    cosine = np.cos(np.deg2rad(REFERENCE[1]))
+    crval = np.array(POSITIONS)[:n_source] / 3600 / np.array([cosine, 1.0])
+    crpix = 40.0 + np.einsum("sij,sj->si", d, np.array(POSITIONS)[:n_source])
+    return {"D": d, "CW": 3600 * d @ np.diag([cosine, 1.0]), "crpix": crpix, "crval": crval}
 
 
 def make_wcses():

@@ -21,11 +21,18 @@ LAYERS = {
     "jaxpho.errors": set(),
     "jaxpho.schema": {"jaxpho.errors"},
     "jaxpho.files": set(),
+    # the seam to arviz, for jaxpho and psfmix
+    "jaxpho.inference_data": {"jaxpho.errors", "jaxpho.files"},
     "jaxpho.core": {"jaxpho.errors"},
     "jaxpho.data": {"jaxpho.core", "jaxpho.errors", "jaxpho.files", "jaxpho.schema"},
     "jaxpho.fit": {"jaxpho.core", "jaxpho.errors", "jaxpho.schema"},
 }
-LAYERS["jaxpho.output"] = {"jaxpho.data", "jaxpho.files", "jaxpho.fit"} | LAYERS["jaxpho.fit"]
+LAYERS["jaxpho.output"] = {
+    "jaxpho.data",
+    "jaxpho.files",
+    "jaxpho.fit",
+    "jaxpho.inference_data",
+} | LAYERS["jaxpho.fit"]
 # forcepho's conventions, from its files to its numbers
 LAYERS["jaxpho.compat"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
 LAYERS["jaxpho.superscene"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
@@ -47,6 +54,7 @@ LAYERS["psfmix"] = {
     "jaxpho.data.tables",
     "jaxpho.errors",
     "jaxpho.files",
+    "jaxpho.inference_data",
 }
 PUBLIC = {"jaxpho.core", "jaxpho.fit", "jaxpho.data", "jaxpho.errors"}
 LAYERS["jaxpho"] = PUBLIC
@@ -73,7 +81,7 @@ THIRD_PARTY = {
     "asdf": ("jaxpho.data",),
     "dask": ("jaxpho.superscene",),
     "distributed": ("jaxpho.superscene",),
-    "arviz": ("jaxpho.output", "jaxpho.report"),
+    "arviz": ("jaxpho.inference_data",),
     "sqlite3": ("jaxpho.superscene",),
 }
 ONE_FILE = {"sep", "dask", "arviz", "gwcs", "sqlite3"}  # at most one module imports it

@@ -1,17 +1,21 @@
 """The run loop with a stand-in for the fit: products, failures, neighbours, interruption."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from astropy.io import fits
 from small_field import SIZE, SOURCES, write_field
 
 from jaxpho import cli
+from jaxpho.compat.results import read_forcepho_samples
 from jaxpho.config import load_config
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.catalog import read_catalog
 from jaxpho.output.residuals import read_residuals
 from jaxpho.output.samples import read_samples
-from jaxpho.run import patches
+from jaxpho.run import patches, products
 from jaxpho.run.field import load_field
 
 FAR = ("9", 300.0, 0.0, "point")
@@ -225,10 +229,10 @@ def test_failed_sampling_falls_back_to_laplace(monkeypatch, tmp_path):
 
 
 def test_files_that_cannot_be_written_do_not_end_the_run(monkeypatch, tmp_path, capsys):
-    def full(path, result):
+    def full(path, result, warmup):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(patches, "write_samples", full)
+    monkeypatch.setattr(products, "write_samples", full)
     assert run(monkeypatch, tmp_path, StandInFit()) == 1
     assert "files not written (No space left on device)" in capsys.readouterr().err
     assert len(read_catalog(tmp_path / "run" / "catalog.fits")) == 3
@@ -294,3 +298,67 @@ def test_absurd_starting_values_are_forgotten(tmp_path, caplog):
     peaks = load_field(load_config(path)).peaks
     assert "source 1: rhalf is 1e+04" in caplog.text
     assert 0.1 < peaks[0].values["rhalf"] < 3 and peaks[2].values["rhalf"] == 0.4
+
+
+def test_forcepho_layout_and_overwrite(monkeypatch, tmp_path):
+    """Files of a run of forcepho; sources that its layout cannot hold are left out."""
+    on = ["--set", "products.forcepho=true"]
+    assert run(monkeypatch, tmp_path, StandInFit(), *on) == 0
+    root = tmp_path / "run" / "forcepho"
+    names = {"config.json", "outscene.fits", "outscene_log.json"}
+    names |= {f"patches/patch{i}_{k}.h5" for i in (0, 1) for k in ("samples", "residuals")}
+    assert {str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()} == names
+    table = fits.getdata(root / "outscene.fits")
+    assert list(table["id"]) == [1, 2, 3] and list(table["g"]) == [100.0] * 3
+    assert table["rhalf"][0] == 0.5 and table["rhalf"][1] == 0
+    found = read_forcepho_samples(root / "patches" / "patch0_samples.h5")
+    n = len(found.arrays["active"])
+    assert found.chain.shape == (1, n * 8) and 0 < found.attrs["radius"] < 0.01
+    (root / "patches" / "patch7_samples.h5").write_text("x")
+    # the second run has no such folder's files, and deletes none that it did not write
+    (root / "notes.txt").write_text("mine")
+    assert run(monkeypatch, tmp_path, StandInFit(), "--overwrite") == 0
+    assert [p.name for p in root.rglob("*") if p.is_file()] == ["notes.txt"]
+
+
+def test_a_type_that_forcepho_lacks(monkeypatch, tmp_path):
+    sources = (("1", -4.0, -3.0, "bulge_disk"), *SOURCES[1:])
+
+    class Fit(StandInFit):
+        def __call__(self, packed, peaks, *arguments, **options):
+            plain = [dataclasses.replace(p, type="sersic") for p in peaks]
+            result = super().__call__(packed, plain, *arguments, **options)
+            result.types = [p.type for p in peaks]
+            if "bulge_disk" in result.types:
+                rename = {"flux": "flux_disk", "rhalf": "rhalf_disk", "sersic": "sersic_disk",
+                          "e1": "e1_disk", "e2": "e2_disk"}  # fmt: skip
+                result.labels = [(o, rename.get(n, n), b) for o, n, b in result.labels]
+            return result
+
+    on = ["--set", "products.forcepho=true"]
+    assert run(monkeypatch, tmp_path, Fit(), *on, sources=sources) == 0
+    root = tmp_path / "run" / "forcepho"
+    assert len(list((root / "patches").glob("*_samples.h5"))) == 1
+    log = (tmp_path / "run" / "run.log").read_text()
+    assert "source 1 is a bulge_disk: forcepho's files hold one Sersic profile per source" in log
+    assert np.isnan(fits.getdata(root / "outscene.fits")["g"][0])
+
+
+def test_inference_data_of_a_run(monkeypatch, tmp_path, capsys):
+    class Sampled(StandInFit):
+        def __call__(self, *arguments, **options):
+            result = super().__call__(*arguments, **options)
+            shape = (2, 30, len(result.labels))
+            result.samples = np.random.default_rng(1).normal(0, 0.05, shape)
+            return result
+
+    on = ["--set", "products.arviz=true"]
+    assert run(monkeypatch, tmp_path, Sampled(), *on) == 0
+    files = sorted((tmp_path / "run" / "patches").glob("*.nc"))
+    assert [p.name for p in files] == ["patch0_posterior.nc", "patch1_posterior.nc"]
+    # without arviz: one sentence before any work
+    monkeypatch.setattr("jaxpho.inference_data.find_spec", lambda name: None)
+    fit = Sampled()
+    assert run(monkeypatch, tmp_path, fit, *on, "--overwrite") == 2
+    assert "products.arviz: arviz is not installed" in capsys.readouterr().err
+    assert not fit.calls and files[0].exists()

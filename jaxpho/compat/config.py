@@ -35,7 +35,6 @@ NOT_USED = {
     "gtol": "the optimiser stops by the change of chi2",
     "full_cov": "sampling starts from the full covariance",
     "progressbar": "--quiet",
-    "write_residuals": "products.residuals",
     "strict": "patches are cut before the run",
     "max_active_fraction": "patches are cut before the run",
     "ntry_checkout": "patches are cut before the run",
@@ -68,11 +67,17 @@ class ForcephoConfig:
     metastorefile: str | None = option(None, "meta store", path=True)
     fitsfiles: list[str] | None = option(None, "FITS images instead of stores", path=True)
     raw_catalog: str | None = option(None, "starting values", path=True)
-    scene_catalog: str | None = option(None, "fitted values of a scene", path=True)
+    scene_catalog: str | None = option(None, "file name of the catalogue of fitted values")
     peak_catalog: str | None = option(None, "another name of raw_catalog", path=True)
     outbase: str | None = option(None, "folder of the results", path=True)
+    write_residuals: bool = option(True, "write the residuals of each patch")
     region: RegionOptions | None = option(None, "region of the patch")
     tweak_background: str | None = option(None, "header card with a level to subtract")
+    background: dict[str, float] = option(
+        dict,
+        "band -> level to subtract: the mapping that tweak_background names",
+        unit="flux/pixel",
+    )
     max_snr: float = option(0.0, "signal-to-noise of a pixel is capped at this; 0: not", ge=0)
     bounds_kwargs: BoundsOptions = option(BoundsOptions, "ranges of the parameters")
     minflux: float | None = option(None, "lower bounds of fluxes are at most this")
@@ -118,12 +123,15 @@ def parse_config(values: Mapping, name: str, base) -> ForcephoConfig:
         For keys that are missing or hold the wrong thing. Unknown keys are only warned of.
     """
     known = {f.name for f in fields(ForcephoConfig)}
+    values = _levels(values, name)
     store_directory = values.get("store_directory") or ""
     kept: dict = {}
     bounds = {}
     for key, value in values.items():
         if isinstance(value, str):
             value = os.path.expandvars(value)
+        if key == "write_residuals" and value in (0, 1):
+            value = bool(value)
         if key in _STORES and value and store_directory:
             value = os.path.join(os.path.expandvars(str(store_directory)), str(value))
         if key in _BOUNDS:
@@ -132,7 +140,7 @@ def parse_config(values: Mapping, name: str, base) -> ForcephoConfig:
             kept[key] = value
         elif key in NOT_USED:
             log.debug("%s: %s is not used (%s)", name, key, NOT_USED[key])
-        elif key not in known and key not in ("store_directory", "bounds_kwargs"):
+        elif key not in known and key not in ("store_directory", "bounds_kwargs", "background"):
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean '{close[0]}'?" if close else ""
             log.warning("%s: key '%s' is not used%s", name, key, hint)
@@ -142,3 +150,23 @@ def parse_config(values: Mapping, name: str, base) -> ForcephoConfig:
             raise InputError(f"{name}: 'bounds_kwargs': expected a mapping of keys to values")
         kept["bounds_kwargs"] = bounds | dict(given)
     return build(ForcephoConfig, kept, Context(name, Path(base)))
+
+
+def _levels(values: Mapping, name: str) -> dict:
+    """The values with `tweak_background`, where it names a mapping of the file, as `background`.
+
+    forcepho's scripts read a header card of that name, its documentation has levels by band.
+    """
+    values = dict(values)
+    key = values.get("tweak_background")
+    if isinstance(key, str) and key in values:
+        levels = values.pop(key)
+        levels = {} if levels is None else levels
+        if not isinstance(levels, Mapping):
+            raise InputError(
+                f"{name}: '{key}', which tweak_background names: expected a mapping of bands to "
+                f"levels, found {levels!r}"
+            )
+        values["tweak_background"] = None
+        values["background"] = dict(levels)
+    return values

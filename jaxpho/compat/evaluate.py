@@ -13,9 +13,10 @@ from jaxpho.compat.config import ForcephoConfig
 from jaxpho.compat.model import evaluate, model_pixels, patch_of
 from jaxpho.data import forcepho
 from jaxpho.data.hdf5 import writing
-from jaxpho.data.metastore import MetaStore, open_meta_store
+from jaxpho.data.metastore import open_meta_store
 from jaxpho.data.pixelstore import PixelStore
 from jaxpho.data.splinestore import read_spline_table
+from jaxpho.data.storepack import check_pair
 from jaxpho.errors import InputError
 
 
@@ -39,15 +40,6 @@ class Request:
     params: Path | None = None
     region: forcepho.Circle | None = None
     splines: str = "rectangular"
-
-
-def check_pair(meta: MetaStore, pixels: PixelStore) -> None:
-    """Raise InputError for an exposure of the pixel store that the meta store lacks."""
-    for band, name in pixels.exposures():
-        if (band, name) not in meta:
-            raise InputError(
-                f"{pixels.where(band, name)}: this exposure is not in the meta store {meta.path}"
-            )
 
 
 def evaluate_patch(config: ForcephoConfig, request: Request) -> dict[str, np.ndarray]:
@@ -77,21 +69,19 @@ def evaluate_patch(config: ForcephoConfig, request: Request) -> dict[str, np.nda
             f"{truth.path} has {len(truth)} sources, {start.path} has {len(start)}: expected the "
             "same sources in both"
         )
+    if config.metastorefile is None or config.pixelstorefile is None:
+        raise InputError(
+            "--compat forcepho reads a meta and a pixel store: metastorefile and pixelstorefile "
+            "are missing (fitsfiles are for fits, and for evaluate without --compat)"
+        )
     table = read_spline_table(_needed(config.splinedatafile, "splinedatafile"))
     splines = table.splines(kind=request.splines)
-    meta_path, pixel_path = (
-        _needed(path, name)
-        for path, name in (
-            (config.metastorefile, "metastorefile"),
-            (config.pixelstorefile, "pixelstorefile"),
-        )
-    )
-    meta = open_meta_store(meta_path)
-    with PixelStore(pixel_path) as pixels:
+    meta = open_meta_store(config.metastorefile)
+    with PixelStore(config.pixelstorefile) as pixels:
         check_pair(meta, pixels)
         exposures = forcepho.find_exposures(meta, pixels, region, config.bandlist)
         arrays = forcepho.pack_pixels(
-            pixels, exposures, config.tweak_background, config.max_snr or None
+            pixels, exposures, config.tweak_background, config.max_snr or None, config.background
         )
     scene = _scene(config, exposures, table, start)
     arrays["data_before_fixed"] = arrays["data"]

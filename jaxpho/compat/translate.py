@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from jaxpho.compat.config import ForcephoConfig
+from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.compat")
 
 SERSIC_LIMITS = (0.3, 8.0)
 """Where the Sersic mixtures end."""
 
-OUTPUT = "output"
-"""forcepho's default of `outbase`."""
+OUTPUT, SCENE = "output", "outscene.fits"
+"""forcepho's defaults of `outbase` and `scene_catalog`."""
+
+
+def scene_name(config: ForcephoConfig) -> str:
+    """File name of the fitted catalogue; forcepho puts it into `outbase`."""
+    name = Path(config.scene_catalog or SCENE).name
+    return name if name.endswith(".fits") else f"{name}.fits"
 
 
 def our_values(config: ForcephoConfig) -> dict:
@@ -29,6 +37,18 @@ def our_values(config: ForcephoConfig) -> dict:
         images = {"meta": config.metastorefile, "pixels": config.pixelstorefile}
     if config.tweak_background:
         images["sky"] = {"subtract": "value", "value": config.tweak_background}
+    entries = [images | {"psf": psf}]
+    if config.background and config.fitsfiles is None:
+        levels = {band: config.background.get(band, 0.0) for band in config.bandlist}
+        entries = [
+            entries[0] | {"band": band, "sky": {"subtract": "value", "value": level}}
+            for band, level in levels.items()
+        ]
+    elif config.background:
+        raise InputError(
+            "tweak_background: levels by band are for stores; with fitsfiles give the name of a "
+            "header card"
+        )
     bounds = config.bounds_kwargs
     reach = min(bounds.dpos) if bounds.dpos else bounds.n_pix * bounds.pixscale
     low, high = bounds.sersic_range
@@ -44,7 +64,7 @@ def our_values(config: ForcephoConfig) -> dict:
     values = {
         "output": config.outbase or OUTPUT,
         "bands": config.bandlist,
-        "images": [images | {"psf": psf}],
+        "images": entries,
         "peaks": {"file": config.raw_catalog, "format": "forcepho", "flux_unit": "image"},
         "fit": {"priors": priors, "q_min": min(max(bounds.sqrtq_range[0] ** 2, 1e-3), 0.99)},
         "sample": {
@@ -56,6 +76,11 @@ def our_values(config: ForcephoConfig) -> dict:
             "max_active": config.maxactive_per_patch,
             "min_radius": config.patch_minradius,
             "max_radius": max(config.patch_maxradius, config.patch_minradius),
+        },
+        "products": {
+            "forcepho": True,
+            "residuals": config.write_residuals,
+            "forcepho_scene": scene_name(config),
         },
         "unit": "auto" if config.fitsfiles is None else "image",
         "seed": config.seed,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -189,6 +189,7 @@ def pack_pixels(
     exposures: Sequence[Selected],
     tweak_background: str | None = None,
     max_snr: float | None = None,
+    background: Mapping[str, float] | None = None,
 ) -> dict[str, np.ndarray]:
     """Pixels of all exposures, and the indices of exposures and bands.
 
@@ -196,6 +197,7 @@ def pack_pixels(
     ----------
     tweak_background : header card with a level to subtract; 0 where it is missing.
     max_snr : pixels of higher signal-to-noise get larger errors.
+    background : band -> level to subtract.
     """
     columns = {"xpix": [], "ypix": [], "data": [], "ierr": []}
     k = np.arange(TILE_PIXELS)
@@ -205,6 +207,7 @@ def pack_pixels(
             flux = flux - np.float32(
                 header_number(e.header, tweak_background, f"{e.band}/{e.name}")
             )
+        flux = flux - np.float32((background or {}).get(e.band, 0.0))
         columns["xpix"].append((TILE * e.column[:, None] + k // TILE).reshape(-1))
         columns["ypix"].append((TILE * e.row[:, None] + k % TILE).reshape(-1))
         columns["data"].append(flux.reshape(-1))

@@ -9,6 +9,7 @@ chunks, so that reading a few super-pixels reads little more than these.
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -83,10 +84,23 @@ class PixelStore:
         self._file.close()
 
     def exposures(self) -> Iterator[tuple[str, str]]:
-        """(band, exposure id) of every exposure: walks through the whole file."""
-        for band, group in self._file.items():
-            if isinstance(group, h5py.Group):
-                yield from ((band, name) for name in _ids(group))
+        """(band, exposure id) of every exposure: reads the names in the whole file."""
+        found: list[str] = []
+
+        def visit(path):
+            if path.endswith("/data") and path.count("/") >= 2:
+                found.append(path)
+
+        try:
+            self._file.visit_links(visit)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"pixel store {self.path} is damaged ({_reason(error)})") from None
+        # an id may have a part that is called data
+        groups = {path[: at.start() + 5] for path in found for at in re.finditer("/data/", path)}
+        for path in found:
+            if path not in groups:
+                band, _, name = path.removesuffix("/data").partition("/")
+                yield band, name
 
     def __contains__(self, key: tuple[str, str]) -> bool:
         return f"{key[0]}/{key[1]}/data" in self._file
@@ -128,7 +142,15 @@ class PixelStore:
         """
         node = self._data(band, name)
         own = "nside" in node.attrs
-        nside = tuple(int(n) for n in node.attrs["nside"]) if own else self.nside_full
+        nside = self.nside_full
+        if own:
+            values = np.asarray(node.attrs["nside"])
+            if values.dtype.kind not in "iu" or values.shape != (2,) or values.min() < 1:
+                raise InputError(
+                    f"{self.where(band, name)}: attribute 'nside' is {values.tolist()!r}, expected "
+                    "two whole numbers"
+                )
+            nside = tuple(values.tolist())
         expected = tuple(-(-n // TILE) for n in nside)
         if node.shape[:2] != expected:
             raise InputError(
@@ -283,12 +305,12 @@ def check_nesting(file, band: str, name: str) -> None:
         raise InputError(f"exposure id '{name}' has an empty part, expected parts between '/'")
     for k in range(1, len(parts)):
         above = "/".join(parts[:k])
-        if f"{band}/{above}/data" in file:
+        if isinstance(file.get(f"{band}/{above}/data"), h5py.Dataset):
             raise InputError(f"exposure id '{above}' is the beginning of the path of '{name}'")
     here = file.get(f"{band}/{name}")
     if here is None:
         return
-    if "data" in here:
+    if isinstance(here.get("data"), h5py.Dataset):
         raise InputError(f"exposure id '{name}' occurs twice in band {band}")
     inner = next(_ids(here), "")
     raise InputError(f"exposure id '{name}' is the beginning of the path of '{name}/{inner}'")

@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from jaxpho.data.hdf5 import read_array
 from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel, check_gaussians
 from jaxpho.errors import InputError
 
@@ -34,14 +35,16 @@ def _open(path):
 def list_psf_groups(path):
     """Names of the groups of a PSF store that hold a ``parameters`` data set, sorted."""
     names = []
+
+    def visit(name, node):
+        if isinstance(node, h5py.Group) and "parameters" in node:
+            names.append(name)
+
     with _open(path) as file:
-        file.visititems(
-            lambda name, node: (
-                names.append(name)
-                if isinstance(node, h5py.Group) and "parameters" in node
-                else None
-            )
-        )
+        try:
+            file.visititems(visit)
+        except (OSError, RuntimeError) as error:
+            raise InputError(f"PSF store {path} is damaged ({error})") from None
     return sorted(names)
 
 
@@ -90,7 +93,12 @@ def _read_group(file, path, group):
     if not isinstance(data, h5py.Dataset) or data.dtype.names is None:
         raise InputError(f"{where}: 'parameters' is not a structured array of PSF Gaussians")
     parameters = _as_psf_dtype(data[()], where)
-    total = int(node.attrs["n_psf_per_source"])
+    total = _whole(node.attrs["n_psf_per_source"], f"{where}: n_psf_per_source")
+    if not 1 <= parameters.ndim <= 3 or parameters.size == 0:
+        raise InputError(
+            f"{where}: 'parameters' has shape {parameters.shape}; expected (locations, Gaussians) "
+            "or (locations, radii, Gaussians)"
+        )
     nradii = parameters.shape[1] if parameters.ndim == 3 else 1
     if parameters.ndim == 1:
         parameters = parameters[None, :]
@@ -104,7 +112,7 @@ def _read_group(file, path, group):
     check_gaussians(parameters, where)
     locations = None
     if "detector_locations" in node:
-        locations = np.asarray(node["detector_locations"], dtype=float)
+        locations = read_array(node, "detector_locations", where).astype(float)
         if locations.shape != (2, len(parameters)):
             raise InputError(
                 f"{where}: detector_locations has shape {locations.shape}; "
@@ -117,13 +125,27 @@ def _read_group(file, path, group):
     if amplitude_sum is None:
         sums = _amplitude_sums(parameters)
         amplitude_sum = "unit" if np.allclose(sums, 1, rtol=0, atol=_UNIT_SUM_ATOL) else "stamp"
-    return PSFModel(
-        parameters=parameters,
-        locations=locations,
-        includes_pixel=bool(node.attrs.get("includes_pixel", False)),
-        amplitude_sum=str(amplitude_sum),
-        attrs=attrs,
-    )
+    includes_pixel = node.attrs.get("includes_pixel", False)
+    if np.asarray(includes_pixel).dtype.kind not in "biu":
+        raise InputError(f"{where}: includes_pixel is {includes_pixel!r}; expected true or false")
+    try:
+        return PSFModel(
+            parameters=parameters,
+            locations=locations,
+            includes_pixel=bool(includes_pixel),
+            amplitude_sum=str(amplitude_sum),
+            attrs=attrs,
+        )
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _whole(value, where):
+    """A whole number from an attribute."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu" or array.size != 1:
+        raise InputError(f"{where} is {array.tolist()!r}; expected a whole number")
+    return int(array.ravel()[0])
 
 
 def _amplitude_sums(parameters):

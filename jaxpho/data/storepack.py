@@ -151,6 +151,21 @@ class StoredExposure:
         return TileSet(TILE * column, TILE * row, flux, ierr)
 
 
+def check_pair(meta: MetaStore, pixels: PixelStore, bands: Sequence[str] | None = None) -> None:
+    """Raise InputError for an exposure of the pixel store that the meta store lacks.
+
+    Parameters
+    ----------
+    meta, pixels : open stores.
+    bands : those to look at; default all.
+    """
+    for band, name in pixels.exposures():
+        if (bands is None or band in bands) and (band, name) not in meta:
+            raise InputError(
+                f"{pixels.where(band, name)}: this exposure is not in the meta store {meta.path}"
+            )
+
+
 def stored_exposures(
     meta: MetaStore,
     pixels: PixelStore,
@@ -287,4 +302,5 @@ def read_stores(
                 f"{', '.join(meta.bands)})"
             )
     store = PixelStore(Path(pixels))
+    check_pair(meta, store, bands)
     return stored_exposures(meta, store, psf_store, keys=keys, tweak_background=tweak_background)

@@ -13,7 +13,7 @@ from jaxpho.data.pixelstore import PixelStore
 from jaxpho.data.plan import ImagePlan, plan_psf, template_fields
 from jaxpho.data.presets import resolve
 from jaxpho.data.skyread import nuisance_of
-from jaxpho.data.storepack import StoredExposure, stored_exposures
+from jaxpho.data.storepack import StoredExposure, check_pair, stored_exposures
 from jaxpho.data.tables import fill_template
 from jaxpho.data.units import number_or_key
 from jaxpho.errors import InputError
@@ -52,6 +52,7 @@ def read_stored(
     if left:
         log.info("%s: bands %s are not asked for, left out", meta.path, ", ".join(left))
     store = PixelStore(paths[1])
+    check_pair(meta, store, wanted)
     out = stored_exposures(meta, store, keys=keys)
     general = resolve(options)
     for exposure in out:

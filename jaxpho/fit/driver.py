@@ -25,9 +25,9 @@ from jaxpho.fit.posterior import (
     to_physical,
     to_unconstrained,
 )
-from jaxpho.fit.problem import make_problem
+from jaxpho.fit.problem import astrometry_of, make_problem
 from jaxpho.fit.result import PatchResult
-from jaxpho.fit.sample import Draws, sample, whitening
+from jaxpho.fit.sample import SCALARS, Draws, sample, whitening
 from jaxpho.fit.start import source_starts
 
 log = logging.getLogger("jaxpho.fit")
@@ -259,7 +259,10 @@ def fit_patch(
         theta=optimum.theta[:n],
         covariance=covariance[:n, :n],
         fixed=dict(table.fixed),
-        samples=None if draws is None else draws.theta[..., :n],
+        start=table.start(n, np.float64),
+        bounds=table.bounds(),
+        **({} if draws is None else draws.of_parameters(n)),
+        astrometry=astrometry_of(packed),
         diagnostics=_diagnostics(optimum, draws, n) | {"mixture": mixture, "needed": needed},
         at_bound=bound,
         flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling),
@@ -303,7 +306,7 @@ def _diagnostics(optimum: Optimum, draws: Draws | None, n: int) -> dict:
         "evaluations": optimum.evaluations,
     }
     if draws is not None:
-        out |= {k: v for k, v in vars(draws).items() if k != "theta"}
+        out |= {k: getattr(draws, k) for k in SCALARS}
         out["rhat"], out["ess"] = draws.rhat[:n], draws.ess[:n]
     return out
 

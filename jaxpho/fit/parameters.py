@@ -109,6 +109,12 @@ class ParameterTable:
         out[: len(self.parameters)] = [p.start for p in self.parameters]
         return out
 
+    def bounds(self) -> np.ndarray:
+        """[npar, 2] lowest and highest value of each parameter, infinite where it has none."""
+        ends = [(p.prior.low, p.prior.high) for p in self.parameters]
+        out = np.array(ends, float).reshape(-1, 2)  # None becomes nan
+        return np.where(np.isnan(out), [-np.inf, np.inf], out)
+
     def transform(self, n: int, dtype=np.float32) -> Transform:
         """Transform arrays padded to n (padding: standard normal)."""
         low, high, centre, mean, precision = np.zeros((5, n))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxpho.core.sersic import load_mixture
+from jaxpho.errors import InputError
 from jaxpho.fit.options import FitOptions
 from jaxpho.fit.parameters import ParameterTable, SourceStart, build_parameters
 from jaxpho.fit.posterior import Problem
@@ -31,7 +32,21 @@ def make_problem(
     mixture: str = "k12",
     nuisances: Sequence | None = None,
 ) -> tuple[Problem, ParameterTable, int]:
-    """Problem, parameter table and padded number of parameters of a packed patch."""
+    """Problem, parameter table and padded number of parameters of a packed patch.
+
+    Raises
+    ------
+    InputError
+        When the patch was packed for another number of Gaussians than the mixture has: the light
+        of those without a PSF would be lost.
+    """
+    sersic = load_mixture(mixture, np.asarray(packed.patch.data).dtype)
+    radii, packed_for = sersic.log_sigma.shape[-1], int(np.max(packed.patch.psf_bin)) + 1
+    if radii != packed_for:
+        raise InputError(
+            f"the patch is packed for {packed_for} Gaussians per galaxy, the Sersic mixture "
+            f"{mixture} has {radii}: pack it with n_radii={radii}"
+        )
     dtype = np.asarray(packed.patch.data).dtype
     n_e = len(packed.exposures)
     scales = np.abs(np.linalg.det(np.asarray(packed.patch.d)[:n_e, : packed.n_sources])) ** -0.5
@@ -48,7 +63,8 @@ def make_problem(
         pixel_scale=float(scales.max()),
         cos_dec=float(np.cos(np.radians(packed.reference[1]))),
         flux_scale=flux_scale,
-        nuisances=packed.nuisances if nuisances is None else nuisances,
+        # a patch that was read from a file has none
+        nuisances=(packed.nuisances or [None] * n_e) if nuisances is None else nuisances,
         exposures=packed.exposures,
         exposure_bands=packed.exposure_bands,
         n_exposures=packed.patch.n_exposures,
@@ -56,7 +72,23 @@ def make_problem(
         component_size=_components,
         dtype=dtype,
     )
-    problem = Problem(
-        packed.patch, table.scene, table.transform(n, dtype), load_mixture(mixture, dtype)
-    )
+    problem = Problem(packed.patch, table.scene, table.transform(n, dtype), sersic)
     return problem, table, n
+
+
+def astrometry_of(packed) -> dict[str, dict[str, np.ndarray]]:
+    """Exposure -> {"D", "CW": [S, 2, 2], "crpix", "crval": [S, 2]} of a packed patch.
+
+    As in the specification: pixel/arcsec, pixel/deg, pixels of the image, degrees from the
+    reference.
+    """
+    patch, n_s = packed.patch, packed.n_sources
+    out = {}
+    for e, name in enumerate(packed.exposures):
+        out[name] = {
+            "D": np.asarray(patch.d[e, :n_s], np.float64),
+            "CW": np.asarray(patch.cw[e, :n_s], np.float64),
+            "crpix": np.asarray(patch.crpix[e, :n_s], np.float64) + np.asarray(patch.pix0[e]),
+            "crval": np.asarray(patch.crval[e, :n_s], np.float64),
+        }
+    return out

@@ -26,6 +26,18 @@ class PatchResult:
     covariance : [npar, npar] Laplace covariance at `theta`.
     fixed : (source index, name, band) -> value held fixed.
     samples : [nchain, ndraw, npar] in the columns of `theta`, or None.
+    start : [npar] starting values of `theta`, or None.
+    bounds : [npar, 2] lowest and highest value of each parameter, infinite where it has none (of
+        e1 and e2: minus and plus the largest ellipticity), or None.
+    statistics : name -> [nchain, ndraw] of every draw: step_size, diverging, n_steps, accept,
+        energy, potential (`jaxpho.fit.sample.STATISTICS`); empty without draws.
+    warmup : [nchain, nwarmup, npar] the sampler's warm-up, or None.
+    warmup_statistics : as `statistics`, [nchain, nwarmup].
+    mass_matrix_initial, mass_matrix_final : [npar, npar] mass matrix of the sampler in its
+        unconstrained parameters (`jaxpho.fit.transforms`), at its first and at its last
+        iteration, or None.
+    astrometry : exposure name -> {"D", "CW": [S, 2, 2], "crpix", "crval": [S, 2]} as packed:
+        pixel/arcsec, pixel/deg, absolute pixels, degrees from `reference`.
     diagnostics : rhat [npar], ess [npar], divergences, accept, step_size, gradients ...
     at_bound : [npar] bool.
     flags : [S] bit mask of `jaxpho.fit.flags`.
@@ -50,6 +62,14 @@ class PatchResult:
     covariance: np.ndarray
     fixed: dict = field(default_factory=dict)
     samples: np.ndarray | None = None
+    start: np.ndarray | None = None
+    bounds: np.ndarray | None = None
+    statistics: dict[str, np.ndarray] = field(default_factory=dict)
+    warmup: np.ndarray | None = None
+    warmup_statistics: dict[str, np.ndarray] = field(default_factory=dict)
+    mass_matrix_initial: np.ndarray | None = None
+    mass_matrix_final: np.ndarray | None = None
+    astrometry: dict[str, dict] = field(default_factory=dict)
     diagnostics: dict = field(default_factory=dict)
     at_bound: np.ndarray | None = None
     flags: np.ndarray | None = None

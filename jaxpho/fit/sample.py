@@ -37,6 +37,13 @@ _SHORT_PHASE = 10**6
 """numpyro has one depth for its warm-up, whose length this is, and one for later iterations."""
 TRIALS = 8
 """Times that the first draws may be thrown away for a smaller step."""
+STATISTICS = ("step_size", "diverging", "n_steps", "accept", "energy", "potential")
+"""Of every iteration: step size, divergence, leapfrog steps, acceptance, total energy and minus the
+log density in the whitened coordinates (both up to one constant)."""
+
+
+SCALARS = ("divergences", "gradients", "warmup_gradients", "accept", "step_size", "rounds")
+"""Fields of `Draws` that are one number each."""
 
 
 @dataclass
@@ -54,6 +61,17 @@ class Draws:
     warmup_gradients : int
     accept, step_size : float
     rounds : int
+    statistics : dict
+        Of every draw, each [chains, draws]; see `STATISTICS`.
+    warmup : ndarray
+        [chains, warm-up iterations, n] physical parameters; draws that were thrown away for a
+        smaller step are its last.
+    warmup_statistics : dict
+        As ``statistics``, of the warm-up.
+    mass_matrix_initial, mass_matrix_final : ndarray
+        [n, n] float64 mass matrix in the unconstrained parameters z (`jaxpho.fit.transforms`) at
+        the first iteration and at the last. The coordinates are whitened with the Fisher matrix
+        at the mode and only the step size is adapted: one is the other.
     """
 
     theta: np.ndarray
@@ -65,6 +83,23 @@ class Draws:
     accept: float
     step_size: float
     rounds: int
+    statistics: dict[str, np.ndarray]
+    warmup: np.ndarray
+    warmup_statistics: dict[str, np.ndarray]
+    mass_matrix_initial: np.ndarray
+    mass_matrix_final: np.ndarray
+
+    def of_parameters(self, n: int) -> dict:
+        """The arrays as fields of a `PatchResult` whose first n parameters are not padding."""
+        return {
+            "samples": self.theta[..., :n],
+            "statistics": self.statistics,
+            "warmup": self.warmup[..., :n],
+            "warmup_statistics": self.warmup_statistics,
+            # padding is independent of the parameters: its rows and columns can be left out
+            "mass_matrix_initial": self.mass_matrix_initial[:n, :n],
+            "mass_matrix_final": self.mass_matrix_final[:n, :n],
+        }
 
 
 class Arguments(NamedTuple):
@@ -134,7 +169,10 @@ class _Sampler:
             rate = adaptation.active * RATE / (1.0 + count / SLOWER_AFTER) ** 0.75
             missing = jnp.mean(state.accept_prob) - adaptation.target
             state = with_step_size(state, size * jnp.exp(rate * missing))
-            statistics = (size, state.diverging, state.num_steps, state.accept_prob)
+            statistics = (
+                size, state.diverging, state.num_steps, state.accept_prob, state.energy,
+                state.potential_energy,
+            )  # fmt: skip
             return (state, count + 1.0), (state.z, *statistics)
 
         start = state, adaptation.count
@@ -183,10 +221,12 @@ def sample(
     warmup_chunks = -(-options.num_warmup // CHUNK)
     draw_chunks = -(-options.num_samples // CHUNK)
     sampler = _sampler(Settings(static, options.max_tree_depth))
+    factor = whitening(mode.curvature)
+    mass_matrix = np.linalg.inv(factor @ factor.T)
     arguments = Arguments(
         problem,
         jnp.asarray(mode.z, dtype),
-        jnp.asarray(whitening(mode.curvature), dtype),
+        jnp.asarray(factor, dtype),
         model_of(jnp.asarray(mode.theta, dtype), problem, static),
     )
     start_key, key = jax.random.split(key)
@@ -195,53 +235,83 @@ def sample(
         jax.random.split(key, options.num_chains), xi, *_energies(xi, arguments, static),
         arguments, STEP_SIZE,
     )  # fmt: skip
-    warmup, sizes = 0, []
+    warmup = _Record()
     for chunk in range(warmup_chunks):
         adaptation = Adaptation(float(chunk * CHUNK), options.target_accept, 1.0)
-        state, _, size, _, steps, _ = sampler.advance(state, arguments, adaptation)
-        warmup += int(steps.sum())
-        sizes.append(np.asarray(size))
-    sizes = np.log(np.concatenate(sizes))
+        state, theta, *found = sampler.advance(state, arguments, adaptation)
+        warmup.add(theta, found)
+    sizes = np.log(warmup.all("step_size"))
     step = float(np.exp(sizes[len(sizes) // 2 :].mean()))
     # the first draws count only if every chain moved
     constant = Adaptation(0.0, options.target_accept, 0.0)
     for _ in range(TRIALS):
         state = with_step_size(state, step)
         after, theta, *found = sampler.advance(state, arguments, constant)
-        if _moving(found, options):
+        if _moving(found[STATISTICS.index("accept")], options):
             break
         state, step = after, SHRINK * step
-        warmup += int(found[2].sum())
-    parts, statistics = [np.asarray(theta)], [[np.asarray(a) for a in found]]
+        warmup.add(theta, found)
+    draws = _Record()
+    draws.add(theta, found)
     state = after
     for rounds in range(1, options.max_rounds + 1):  # noqa: B007 (reported)
-        while len(parts) < rounds * draw_chunks:
+        while len(draws.theta) < rounds * draw_chunks:
             state, theta, *found = sampler.advance(state, arguments, constant)
-            parts.append(np.asarray(theta))
-            statistics.append([np.asarray(a) for a in found])
-        # [draw, chain, n] -> [chain, draw, n]
-        theta = np.swapaxes(np.concatenate(parts), 0, 1)
+            draws.add(theta, found)
+        theta = draws.chains()
         rhat, ess = diagnose(theta)
         if np.nanmax(rhat) < options.max_rhat and np.nanmin(ess) > options.min_ess:
             break
         if np.nanmin(ess) < SHORT_ENOUGH * theta.shape[0] * theta.shape[1]:
             state = state._replace(i=jnp.full_like(state.i, _SHORT_PHASE))
-        latest = zip(*statistics[-draw_chunks:], strict=True)
-        if not _moving([np.concatenate(a) for a in latest], options):
+        if not _moving(draws.all("accept", draw_chunks), options):
             step *= SHRINK
             state = with_step_size(state, step)
-    _, diverging, steps, accept = (np.concatenate(a) for a in zip(*statistics, strict=True))
     return Draws(
         theta=theta,
         rhat=rhat,
         ess=ess,
-        divergences=int(diverging.sum()),
-        gradients=int(steps.sum()),
-        warmup_gradients=warmup,
-        accept=float(accept.mean()),
+        divergences=int(draws.all("diverging").sum()),
+        gradients=int(draws.all("n_steps").sum()),
+        warmup_gradients=int(warmup.all("n_steps").sum()),
+        accept=float(draws.all("accept").mean()),
         step_size=step,
         rounds=rounds,
+        statistics=draws.statistics(),
+        warmup=warmup.chains(),
+        warmup_statistics=warmup.statistics(),
+        mass_matrix_initial=mass_matrix,
+        mass_matrix_final=mass_matrix,
     )
+
+
+class _Record:
+    """Draws and statistics as they come, [iteration, chain, ...] a call."""
+
+    def __init__(self):
+        self.theta: list[np.ndarray] = []
+        self.found: list[list[np.ndarray]] = []
+
+    def add(self, theta, found) -> None:
+        self.theta.append(np.asarray(theta))
+        self.found.append([np.asarray(a) for a in found])
+
+    def all(self, name: str, last: int = 0) -> np.ndarray:
+        """[iteration, chain] of a statistic, of the last calls only where their number is given.
+
+        The step size, which all chains share, is [iteration].
+        """
+        k = STATISTICS.index(name)
+        return np.concatenate([found[k] for found in self.found[-last:]])
+
+    def chains(self) -> np.ndarray:
+        """[chain, iteration, n]."""
+        return np.swapaxes(np.concatenate(self.theta), 0, 1)
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Name -> [chain, iteration]."""
+        shape = self.all("accept").T.shape
+        return {name: np.broadcast_to(self.all(name).T, shape) for name in STATISTICS}
 
 
 def _energies(xi, arguments: Arguments, static: Static):
@@ -258,10 +328,9 @@ def _energies(xi, arguments: Arguments, static: Static):
     return jnp.stack(energies), jnp.stack(gradients)
 
 
-def _moving(statistics, options: SampleOptions) -> bool:
-    """Whether every chain accepted enough; statistics (see `_Sampler`) are [draw, chain]."""
-    accept = np.asarray(statistics[-1])
-    return accept.mean(0).min() >= SHRINK_BELOW * options.target_accept
+def _moving(accept, options: SampleOptions) -> bool:
+    """Whether every chain accepted enough, of acceptances [draw, chain]."""
+    return np.asarray(accept).mean(0).min() >= SHRINK_BELOW * options.target_accept
 
 
 def with_step_size(state, step_size: float):

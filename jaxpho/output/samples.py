@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from jaxpho.data.hdf5 import open_hdf5
 from jaxpho.errors import InputError
 from jaxpho.files import replacing
 from jaxpho.fit.result import PatchResult
@@ -17,14 +18,24 @@ _ARRAYS = (
     "at_bound", "flags", "chi2", "npix", "source_chi2", "source_npix", "source_nexp",
     "source_band_npix",
 )  # fmt: skip
+_OPTIONAL = ("start", "bounds", "mass_matrix_initial", "mass_matrix_final")
 _LISTS = ("types", "bands", "exposures", "exposure_bands", "messages")
 
 
-def write_samples(path, result: PatchResult) -> None:
+def write_samples(path, result: PatchResult, warmup: bool = True) -> None:
     """Write everything of a fit but its pixels, atomically.
 
     Layout: datasets `theta` [npar], `covariance` [npar, npar], `samples` [nchain, ndraw, npar],
-    one dataset per diagnostic array; the rest in attributes, lists as JSON.
+    `statistics/<name>` [nchain, ndraw], `warmup/chain` [nchain, nwarmup, npar],
+    `warmup/statistics/<name>`, `mass_matrix_initial` and `mass_matrix_final` [npar, npar] (in the
+    unconstrained parameters of `jaxpho.fit.transforms`), `start` [npar], `bounds` [npar, 2], one
+    dataset per diagnostic array; the rest in attributes, lists as JSON.
+
+    Parameters
+    ----------
+    path : HDF5 file.
+    result : PatchResult
+    warmup : write the draws of the warm-up, too.
     """
     with replacing(path) as temporary, h5py.File(temporary, "w") as f:
         f.attrs["format"] = FORMAT
@@ -46,9 +57,18 @@ def write_samples(path, result: PatchResult) -> None:
         f["covariance"] = np.asarray(result.covariance, float)
         for name in _ARRAYS:
             f[name] = np.asarray(getattr(result, name))
+        for name in _OPTIONAL:
+            if getattr(result, name) is not None:
+                f[name] = np.asarray(getattr(result, name), float)
         if result.samples is not None:
             samples = np.asarray(result.samples)
             f.create_dataset("samples", data=samples, compression="gzip", shuffle=True)
+            _write_statistics(f, result.statistics)
+        if warmup and result.warmup is not None:
+            group = f.create_group("warmup")
+            chain = np.asarray(result.warmup)
+            group.create_dataset("chain", data=chain, compression="gzip", shuffle=True)
+            _write_statistics(group, result.warmup_statistics)
         group = f.create_group("diagnostics")
         scalars = {}
         for name, value in result.diagnostics.items():
@@ -60,10 +80,13 @@ def write_samples(path, result: PatchResult) -> None:
 
 
 def read_samples(path) -> PatchResult:
-    """Read a file of `write_samples`; `pixels` is empty (see `jaxpho.output.residuals`)."""
+    """Read a file of `write_samples`; `pixels` is empty (see `jaxpho.output.residuals`).
+
+    What a file of an earlier version does not hold is None or empty.
+    """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such samples file")
-    with h5py.File(path, "r") as f:
+    with open_hdf5(path, "samples file") as f:
         if f.attrs.get("format") != FORMAT:
             found = f.attrs.get("format", "none")
             raise InputError(f"{path}: expected a file of format {FORMAT}, found {found}")
@@ -80,11 +103,25 @@ def read_samples(path) -> PatchResult:
             covariance=f["covariance"][()],
             fixed={_label(key): value for key, value in _read_json(f, "fixed")},
             samples=f["samples"][()] if "samples" in f else None,
+            statistics=_read_statistics(f),
+            warmup=f["warmup/chain"][()] if "warmup/chain" in f else None,
+            warmup_statistics=_read_statistics(f["warmup"]) if "warmup" in f else {},
             diagnostics=diagnostics,
             seconds=_read_json(f, "seconds"),
             **{name: f[name][()] for name in _ARRAYS},
+            **{name: f[name][()] for name in _OPTIONAL if name in f},
             **{name: _read_json(f, name) for name in _LISTS},
         )
+
+
+def _write_statistics(group, statistics: dict) -> None:
+    for name, values in statistics.items():
+        group.create_dataset(f"statistics/{name}", data=np.asarray(values), compression="gzip",
+                             shuffle=True)  # fmt: skip
+
+
+def _read_statistics(group) -> dict:
+    return {name: node[()] for name, node in group.get("statistics", {}).items()}
 
 
 def _plain(value):

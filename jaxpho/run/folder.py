@@ -9,6 +9,9 @@ from jaxpho.errors import InputError
 CATALOG = "catalog.fits"
 _PRODUCTS = ("config.yml", "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
              "patches/patch*.png", "patches/.patch*.part*", "images/.*.part*",
+             "patches/patch*_posterior.nc", "forcepho/patches/patch*_samples.h5",
+             "forcepho/patches/patch*_residuals.h5", "forcepho/config.json",
+             "forcepho/*_log.json", "forcepho/.*.part*", "forcepho/patches/.*.part*",
              ".*.part*")  # fmt: skip
 """Files of a run, and what a killed run leaves half written, apart from FITS files."""
 
@@ -55,7 +58,7 @@ def protect(folder: Path, inputs) -> None:
     root = folder.resolve()
     for path in inputs:
         file = Path(path).resolve()
-        inside = {root / "images", root / "patches"} & set(file.parents)
+        inside = {root / "images", root / "patches", root / "forcepho"} & set(file.parents)
         if inside or file == root / CATALOG:
             raise InputError(
                 f"output: {folder} holds the input {path}, which the run would replace; give "
@@ -77,7 +80,8 @@ def clear(folder: Path) -> None:
 
 def _fits(folder: Path) -> list[Path]:
     """FITS files where a run writes its own."""
-    return [p for p in (folder / CATALOG, *sorted(folder.glob("images/*.fits"))) if p.is_file()]
+    found = (folder / CATALOG, *sorted(folder.glob("images/*.fits")))
+    return [p for p in (*found, *sorted(folder.glob("forcepho/*.fits"))) if p.is_file()]
 
 
 def _own(path: Path) -> bool:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxpho.compat.archive import Archive
 from jaxpho.config import Config, dump_config
 from jaxpho.data.catalog import Peak
 from jaxpho.data.pack import pack_patch
@@ -22,15 +23,14 @@ from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.result import PatchResult
+from jaxpho.inference_data import check_arviz
 from jaxpho.output.catalog import make_table, row_of_peak, rows_of_patch, write_catalog
 from jaxpho.output.derived import SourceView, sky_position
 from jaxpho.output.images import ImageAssembler
-from jaxpho.output.plots import write_patch_plot
-from jaxpho.output.residuals import write_residuals
-from jaxpho.output.samples import write_samples
 from jaxpho.prepare import PSFQuality, prepare_psfs
 from jaxpho.run.field import Field, load_field, n_radii
 from jaxpho.run.folder import CATALOG, clear, protect
+from jaxpho.run.products import held_sources, make_archive, write_products
 from jaxpho.run.version import version
 
 log = logging.getLogger("jaxpho.run")
@@ -51,6 +51,7 @@ class RunState:
     rows: dict[int, dict] = field(default_factory=dict)
     latest: dict[int, Peak] = field(default_factory=dict)
     images: ImageAssembler | None = None
+    archive: Archive | None = None
     unwritten: int = 0
     unsaved: bool = False
     saved: float = field(default_factory=time.monotonic)
@@ -74,7 +75,9 @@ class RunState:
         self.saved, self.unsaved = time.monotonic(), False
         try:
             write_catalog(self.folder / CATALOG, table)
-        except OSError as error:
+            if self.archive is not None:
+                self.archive.write_scene()
+        except (OSError, InputError) as error:
             # a full disk may have room again at the next attempt
             self.unsaved = True
             log.error("%s not written (%s)", self.folder / CATALOG, _first_line(error))
@@ -99,6 +102,8 @@ def run(config: Config, quiet: bool = False) -> int:
     """
     clock = time.monotonic()
     folder = Path(config.output)
+    if config.products.arviz:
+        check_arviz("products.arviz")
     quality: dict[str, PSFQuality] = {}
 
     def prepare(exposures, peaks):
@@ -115,6 +120,7 @@ def run(config: Config, quiet: bool = False) -> int:
         temporary.write_text(dump_config(config), encoding="utf-8")
     flag_poor_psfs(found, quality)
     state = RunState(config, found)
+    state.archive = make_archive(config, found)
     if config.products.images:
         state.images = ImageAssembler(found.exposures)
     schedule = make_schedule(found.regions, config.patches.sweeps)
@@ -261,8 +267,7 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
     """Pack and fit one patch: its active sources, and its neighbours held at their values."""
     config, found = state.config, state.field
     active = [found.peaks[i] for i in region.active]
-    held = [state.latest.get(i, found.peaks[i]) for i in region.fixed]
-    held = [replace(p, fixed=frozenset({"all"})) for p in held if _has_flux(p)]
+    held = [peak for _, peak in held_sources(found, state.latest, region)]
     peaks = active + held
     exposures, radii = found.exposures, None
     if config.patches.pixels != "all":
@@ -309,10 +314,6 @@ def _fit(packed, peaks, config, *, sample: SampleOptions, region, **common) -> P
         return result
 
 
-def _has_flux(peak: Peak) -> bool:
-    return any(np.isfinite(value) and value != 0 for value in peak.flux.values())
-
-
 def keep_values(state: RunState, region: Region, result: PatchResult) -> None:
     """Rows of the active sources, and their values for the patches next door."""
     for s, i in enumerate(region.active):
@@ -337,22 +338,6 @@ def fitted_peak(peak: Peak, result: PatchResult, s: int) -> Peak:
     return replace(peak, ra=float(ra), dec=float(dec), values=values, flux=flux)
 
 
-def write_products(state: RunState, region: Region, result: PatchResult) -> None:
-    """Files of one patch."""
-    products, folder = state.config.products, state.folder / "patches"
-    trim_pixels(result, state.field.exposures)
-    stem = f"patch{region.patch_id}"
-    if products.samples:
-        write_samples(folder / f"{stem}_samples.h5", result)
-    if products.residuals:
-        write_residuals(folder / f"{stem}_residuals.h5", result)
-    if state.images is not None:
-        state.images.add(result)
-    if products.plots:
-        wcs = {exposure.name: exposure.wcs for exposure in state.field.exposures}
-        write_patch_plot(folder / f"{stem}.png", result, wcs, products.plot_exposures)
-
-
 def write_images(state: RunState) -> None:
     """Model and residual images of what has been fitted; an error is logged, never raised."""
     if state.images is None:
@@ -364,17 +349,6 @@ def write_images(state: RunState) -> None:
         state.unwritten += 1
         log.error("model and residual images not written (%s)", _first_line(error))
         log.debug("traceback of images", exc_info=True)
-
-
-def trim_pixels(result: PatchResult, exposures) -> None:
-    """Drop the parts of edge tiles that lie outside the images, in place."""
-    shapes = {exposure.name: exposure.shape for exposure in exposures}
-    for name, pixels in result.pixels.items():
-        ny, nx = shapes[name]
-        x, y = np.asarray(pixels["x"]), np.asarray(pixels["y"])
-        inside = (x >= 0) & (x < nx) & (y >= 0) & (y < ny)
-        if not inside.all():
-            result.pixels[name] = {k: np.asarray(v)[inside] for k, v in pixels.items()}
 
 
 def _summary(state: RunState, seconds: float) -> int:

@@ -160,6 +160,17 @@ def test_our_configuration_has_no_forcepho_numbers(tmp_path, capsys):
     assert "expected a configuration with forcepho's keys" in capsys.readouterr().err
 
 
+def test_forcephos_numbers_need_stores(case, tmp_path, capsys):
+    values = yaml.safe_load((case / "config.yml").read_text())
+    del values["metastorefile"], values["pixelstorefile"]
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(values | {"fitsfiles": ["a.fits"]}))
+    for name in ("peaks.fits", "splines.h5", "psf.h5"):
+        (tmp_path / name).write_bytes((case / name).read_bytes())
+    words = ["--region", REGION, "--compat", "forcepho", "--out", tmp_path / "x.npz"]
+    assert command("evaluate", tmp_path / "c.yml", *words) == 2
+    assert "--compat forcepho reads a meta and a pixel store" in capsys.readouterr().err
+
+
 def spoil(case, folder, name, change):
     """A copy of the case's files, with one of them changed."""
     for path in case.iterdir():
@@ -181,6 +192,61 @@ def without_red(path):
     path.write_text(json.dumps(headers))
 
 
+def edit_header(**cards):
+    def change(path):
+        import json
+
+        headers = json.loads(path.read_text())
+        header = fits.Header.fromstring(headers["red"]["visit1/red_1"])
+        for name, value in cards.items():
+            if value is None:
+                del header[name]
+            else:
+                header[name] = value
+        headers["red"]["visit1/red_1"] = header.tostring()
+        path.write_text(json.dumps(headers))
+
+    return change
+
+
+def edit_pixels(part, value):
+    def change(path):
+        import h5py
+
+        with h5py.File(path, "a") as f:
+            cube = f["red/visit1/red_1/data"][()]
+            cube[..., part] = value
+            f["red/visit1/red_1/data"][...] = cube
+
+    return change
+
+
+def other_type(path):
+    import h5py
+
+    with h5py.File(path, "a") as f:
+        cube = f["red/visit1/red_1/data"][()]
+        del f["red/visit1/red_1/data"]
+        f["red/visit1/red_1/data"] = cube.astype(int)
+
+
+def without_attribute(path):
+    import h5py
+
+    with h5py.File(path, "a") as f:
+        del f.attrs["super_pixel_size"]
+
+
+def twice(path):
+    """One id two times in the JSON."""
+    text = path.read_text()
+    path.write_text(text.replace('"visit0/red_0"', '"visit1/red_1"'))
+
+
+def prefix(path):
+    path.write_text(path.read_text().replace('"visit0/red_0"', '"visit1"'))
+
+
 def without_column(path):
     with fits.open(path) as hdus:
         table = hdus[1].data
@@ -199,21 +265,53 @@ def without_psf(path):
         del f["red"]
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "message"),
-    [
-        ("pixels.h5", cut, "pixels.h5 is not a readable HDF5 file"),
-        ("psf.h5", without_psf, "psf.h5 has no group 'red'; it holds: blue"),
-        ("splines.h5", cut, "splines.h5 is not a readable HDF5 file"),
-        ("meta.json", cut, "meta.json, line 1: not readable as JSON"),
-        ("meta.json", without_red, "red/visit1/red_1/data: this exposure is not in the meta store"),
-        ("peaks.fits", without_column, "peaks.fits: no column 'rhalf'"),
-    ],
-)
-def test_bad_files_are_one_sentence(case, name, change, message, tmp_path, capsys):
-    folder = spoil(case, tmp_path, name, change)
-    words = ["--region", REGION, "--compat", "forcepho", "--out", tmp_path / "x.npz"]
-    assert command("evaluate", folder / "config.yml", *words) == 2
+BAD_FILES = [
+    ("pixels.h5", cut, "pixels.h5 is not a readable HDF5 file"),
+    ("pixels.h5", other_type, "pixels.h5, red/visit1/red_1/data: dtype is int64, expected float32"),
+    ("pixels.h5", without_attribute, "pixels.h5 lacks the attribute 'super_pixel_size'"),
+    (
+        "pixels.h5",
+        edit_pixels(slice(0, 64), np.nan),
+        "pixels.h5, red/visit1/red_1/data: pixel x = 16, y = 16 has a flux that is not finite",
+    ),
+    (
+        "pixels.h5",
+        edit_pixels(slice(64, 128), -1),
+        "pixels.h5, red/visit1/red_1/data: pixel x = 16, y = 16 has a negative inverse error",
+    ),
+    ("psf.h5", without_psf, "psf.h5 has no group 'red'; it holds: blue"),
+    ("psf.h5", cut, "psf.h5 is not a readable HDF5 file"),
+    ("meta.json", cut, "meta.json, line 1: not readable as JSON"),
+    ("meta.json", without_red, "red/visit1/red_1/data: this exposure is not in the meta store"),
+    ("meta.json", edit_header(FILTER=None), "red/visit1/red_1: the header has no FILTER card"),
+    (
+        "meta.json",
+        edit_header(FILTER="blue"),
+        "red/visit1/red_1: FILTER is 'blue', expected 'red', the name of its band",
+    ),
+    ("meta.json", edit_header(NAXIS1=60), "pixels, its header says (60, 48)"),
+    ("meta.json", twice, "'visit1/red_1' occurs twice; ids must be unique"),
+    ("meta.json", prefix, "red/visit1: this exposure id is the beginning of the path of 'visit1/"),
+    ("peaks.fits", without_column, "peaks.fits: no column 'rhalf'"),
+]
+COMPAT_FILES = [("splines.h5", cut, "splines.h5 is not a readable HDF5 file")]
+
+
+def refuses(case, folder, name, change, message, capsys, *compat):
+    spoil(case, folder, name, change)
+    words = [f"--region={REGION}", *compat, "--out", folder / "x.npz"]
+    assert command("evaluate", folder / "config.yml", *words, "-q") == 2
     error = capsys.readouterr().err
-    assert message in error and len(error.splitlines()) == 1
-    assert not (tmp_path / "x.npz").exists()
+    assert message in error and name in error and len(error.splitlines()) == 1
+    assert not (folder / "x.npz").exists()
+
+
+@pytest.mark.parametrize(("name", "change", "message"), BAD_FILES + COMPAT_FILES)
+def test_bad_files_are_one_sentence(case, name, change, message, tmp_path, capsys):
+    refuses(case, tmp_path, name, change, message, capsys, "--compat", "forcepho")
+
+
+@pytest.mark.parametrize(("name", "change", "message"), BAD_FILES[:-1])
+def test_bad_files_for_our_model(case, name, change, message, tmp_path, capsys):
+    """The same stores in ordinary use."""
+    refuses(case, tmp_path, name, change, message, capsys)

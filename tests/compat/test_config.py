@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import yaml
-from store_case import write_case
+from store_case import CENTRE, write_case
 
 from jaxpho.compat.bounds import flux_bounds
 from jaxpho.compat.config import is_forcepho, parse_config
@@ -71,6 +71,9 @@ def test_keys_without_meaning_here(caplog, monkeypatch):
         ({"rhalf_range": [0.3, 0.03]}, r"rhalf_range: expected \[low, high\]"),
         ({"bounds_kwargs": 3}, "'bounds_kwargs': expected a mapping"),
         ({"bounds_kwargs": {"npix": 3}}, "unknown key 'npix'.*'n_pix'"),
+        ({"tweak_background": "low", "low": 3}, "'low', which tweak_background names: expected a"),
+        ({"tweak_background": "low", "low": {"r": "x"}}, "background.*number"),
+        ({"write_residuals": "no way"}, "'write_residuals': expected true or false"),
         ({"dpos": [0.1]}, "dpos: expected two numbers"),
     ],
 )
@@ -107,6 +110,39 @@ def test_the_fit_accepts_it(tmp_path):
     assert config.fit.priors["position"].high == pytest.approx(0.06)
     assert (config.fit.priors["sersic"].low, config.fit.priors["sersic"].high) == (1.0, 5.0)
     assert config.patches.max_active == 3 and config.sample.num_warmup == 256
+    # what is written then has forcepho's layout, and its names
+    assert config.products.forcepho and config.products.forcepho_scene == "outscene.fits"
+    named = {"scene_catalog": "deep/scene", "write_residuals": 0}
+    path.write_text(yaml.safe_dump(values | named))
+    products = load_config(path).products
+    assert products.forcepho_scene == "scene.fits" and not products.residuals
     del values["raw_catalog"]
     path.write_text(yaml.safe_dump(values))
     assert load_config(path).peaks.file is None
+
+
+def test_background_levels_by_band(tmp_path):
+    """forcepho's documentation has them in the file itself; packed and fitted pixels agree."""
+    from jaxpho.compat.evaluate import Request, evaluate_patch
+    from jaxpho.data.forcepho import Circle
+    from jaxpho.data.ingest import read_images
+
+    path = write_case(tmp_path)
+    values = yaml.safe_load(path.read_text())
+    region = Circle(*CENTRE, 0.5)
+    plain = evaluate_patch(
+        parse_config(values | {"tweak_background": None}, "c.yml", tmp_path), Request(region=region)
+    )
+    levels = {"tweak_background": "tweakbg", "tweakbg": {"red": 0.25}}
+    found = evaluate_patch(parse_config(values | levels, "c.yml", tmp_path), Request(region=region))
+    first = found["exposure_start"][found["band_start"][1]]
+    np.testing.assert_array_equal(found["data"][:first], plain["data"][:first])
+    np.testing.assert_allclose(found["data"][first:], plain["data"][first:] - 0.25, atol=1e-6)
+    path.write_text(yaml.safe_dump(values | levels))
+    config = load_config(path)
+    images = read_images(config.images, config.root, config.bands, require_psf=True)
+    assert [(e.band, e.level) for e in images.exposures] == [("blue", 0)] * 3 + [("red", 0.25)] * 3
+    files = {"pixelstorefile": None, "metastorefile": None, "fitsfiles": ["a.fits"]}
+    path.write_text(yaml.safe_dump(values | levels | files))
+    with pytest.raises(InputError, match="levels by band are for stores"):
+        load_config(path)

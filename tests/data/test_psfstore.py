@@ -156,9 +156,42 @@ def wrong_locations(file):
     file["g/detector_locations"] = np.zeros((2, 5))
 
 
+def spoil_locations(values):
+    def change(file):
+        del file["g/detector_locations"]
+        file["g/detector_locations"] = values
+
+    return change
+
+
+def attribute(**values):
+    return lambda file: file["g"].attrs.update(values)
+
+
+def not_a_number(file):
+    values = file["g/parameters"][()]
+    values["xcr"][1, 0] = np.nan
+    file["g/parameters"][...] = values
+
+
+def four_dimensions(file):
+    values = file["g/parameters"][()]
+    del file["g/parameters"]
+    file["g/parameters"] = values[None, None]
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (not_a_number, "hold values that are not finite"),
+        (four_dimensions, r"'parameters' has shape \(1, 1, 2, 3\)"),
+        (attribute(n_psf_per_source=7), "n_psf_per_source is 7 but 'parameters' holds 3"),
+        (attribute(n_psf_per_source="many"), "n_psf_per_source is 'many'; expected a whole"),
+        (attribute(includes_pixel="perhaps"), "includes_pixel is 'perhaps'; expected true"),
+        (attribute(amplitude_sum="two"), "amplitude_sum is 'two'; expected one of"),
+        (spoil_locations([b"left", b"right"]), "'detector_locations' has dtype"),
+        (spoil_locations(np.ones((2, 2))), "share the same detector location"),
+        (spoil_locations(np.full((2, 2), np.nan)), "must be finite"),
         (drop_attribute, "lacks the attribute 'n_psf_per_source'"),
         (drop_parameters, "no data set 'parameters'"),
         (plain_parameters, "not a structured array"),

@@ -94,6 +94,15 @@ def test_superpixel_order(tmp_path):
         assert np.array_equal(flux, data[[3, 0, 1], [2, 0, 1], :64])
 
 
+def test_exposures_are_those_written(tmp_path):
+    """Nested ids, one with a part that is called data."""
+    ones = np.ones((8, 8), np.float32)
+    keys = [("g", "a"), ("g", "b/data/c"), ("g", "b/d"), ("r", "data/x"), ("r", "visit/a")]
+    write_pixel_store(tmp_path / "p.h5", {key: (ones, ones, {}) for key in keys})
+    with PixelStore(tmp_path / "p.h5") as store:
+        assert sorted(store.exposures()) == sorted(keys)
+
+
 def test_sparse_selections_read_the_same(tmp_path):
     rng = np.random.default_rng(0)
     image = rng.normal(size=(200, 240)).astype(np.float32)
@@ -232,6 +241,13 @@ def test_bad_json_is_refused(content, message, tmp_path):
         open_meta_store(tmp_path / "other.json")
 
 
+def half_masked():
+    """Fluxes that are fine with inverse errors that are not."""
+    out = np.ones((2, 2, 128), np.float32)
+    out[..., 64:] = np.inf
+    return out
+
+
 def replace_data(f, data):
     del f["r/e/data"]
     f["r/e/data"] = data
@@ -248,6 +264,9 @@ def replace_data(f, data):
         (lambda f: replace_data(f, np.ones((3, 2, 128), "f4")), r"expected \(2, 2, 128\) for nsi"),
         (lambda f: f["r/e/data"].write_direct(np.full((2, 2, 128), np.nan, "f4")), "x = 0, y = 0"),
         (lambda f: f["r/e/data"].write_direct(np.full((2, 2, 128), -1, "f4")), "negative inverse"),
+        (lambda f: f["r/e/data"].attrs.update(nside="big"), "r/e/data: attribute 'nside' is 'big'"),
+        (lambda f: f["r/e/data"].attrs.update(nside=[16]), r"'nside' is \[16\], expected two"),
+        (lambda f: f["r/e/data"].write_direct(half_masked()), "inverse error that is not finite"),
         (lambda f: f.move("r/e", "r/other"), "r/e/data: the pixel store has no such exposure"),
         (lambda f: (f.move("r/e/data", "r/x"), f.create_group("r/e/data")), "expected a data set"),
     ],

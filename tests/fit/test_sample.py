@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from fit_case import draw, make_case, remake
+from fit_case import draw, make_case, remake, z_of
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoLaplaceApproximation
 from numpyro.infer.util import log_density as numpyro_density
@@ -18,7 +18,7 @@ from jaxpho.fit.models import whitened_model
 from jaxpho.fit.optimize import solve_scaled
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.posterior import DEFAULT_STATIC, log_density, model_of
-from jaxpho.fit.sample import CHUNK, diagnose, sample, whitening, with_step_size
+from jaxpho.fit.sample import CHUNK, STATISTICS, diagnose, sample, whitening, with_step_size
 
 # Monte Carlo errors are compared at this many standard deviations: 30 numbers, one in 10^4
 SIGMAS = 4.0
@@ -255,3 +255,52 @@ def test_other_inference_of_numpyro():
     params = svi.get_params(svi.init(jax.random.PRNGKey(0)))
     covariance = guide.get_posterior(params).covariance_matrix
     np.testing.assert_allclose(covariance, np.eye(8), atol=0.01)
+
+
+def test_warm_up_and_statistics_are_kept():
+    """Of every iteration and chain; the means are those that are reported."""
+    case, draws = case_of("galaxy"), draws_of("galaxy")
+    assert set(draws.statistics) == set(draws.warmup_statistics) == set(STATISTICS)
+    assert all(a.shape == (4, 200) for a in draws.statistics.values())
+    n_warmup = draws.warmup.shape[1]
+    assert n_warmup >= 75 and draws.warmup.shape == (4, n_warmup, case.n)
+    assert all(a.shape == (4, n_warmup) for a in draws.warmup_statistics.values())
+    assert draws.statistics["n_steps"].sum() == draws.gradients
+    assert draws.statistics["accept"].mean() == pytest.approx(draws.accept)
+    assert draws.statistics["diverging"].sum() == draws.divergences
+    np.testing.assert_allclose(draws.statistics["step_size"], draws.step_size, rtol=1e-6)
+    # the step changes while it is looked for
+    assert len(np.unique(draws.warmup_statistics["step_size"])) > 20
+    # the energy has the kinetic part, of about n/2, beyond the potential
+    kinetic = draws.statistics["energy"] - draws.statistics["potential"]
+    assert kinetic.min() > 0 and 0.3 * case.n < kinetic.mean() < case.n
+
+
+def test_potential_is_the_density_of_the_draws():
+    """Differences between draws are those of minus the log density at their parameters."""
+    case, mode, draws = case_of("linear"), mode_of("linear"), draws_of("linear")
+    reference = model_of(jnp.asarray(mode.theta, jnp.float32), case.problem, DEFAULT_STATIC)
+    theta, potential = draws.theta[1, ::40], draws.statistics["potential"][1, ::40]
+    z = np.stack([z_of(t, case.problem) for t in theta]).astype(np.float32)
+    density = np.array([log_density(x, case.problem, reference) for x in z], float)
+    expected = -(density - density[0])
+    # float32: thousands of pixels, and z is computed back from theta
+    np.testing.assert_allclose(potential - potential[0], expected, atol=0.02)
+
+
+def test_mass_matrices_are_the_curvature():
+    mode, draws = mode_of("galaxy"), draws_of("galaxy")
+    scale = np.sqrt(np.diag(mode.curvature))
+    for matrix in (draws.mass_matrix_initial, draws.mass_matrix_final):
+        np.testing.assert_allclose(
+            matrix / np.outer(scale, scale), mode.curvature / np.outer(scale, scale), atol=1e-6
+        )
+    n = 7
+    fields = draws.of_parameters(n)
+    assert fields["mass_matrix_final"].shape == (n, n) and fields["warmup"].shape[-1] == n
+    # nothing is lost without the padding
+    inverse = np.linalg.inv(mode.curvature)[:n, :n]
+    found = np.linalg.inv(fields["mass_matrix_initial"])
+    size = np.sqrt(np.diag(inverse))
+    np.testing.assert_allclose(found / np.outer(size, size), inverse / np.outer(size, size),
+                               atol=1e-5)  # fmt: skip

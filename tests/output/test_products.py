@@ -4,6 +4,7 @@ import dataclasses
 import struct
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -36,8 +37,13 @@ def test_samples_round_trip(rng, tmp_path, draws):
     back = read_samples(path)
     for f in dataclasses.fields(result):
         a, b = getattr(result, f.name), getattr(back, f.name)
-        if f.name == "pixels":
+        if f.name in ("pixels", "astrometry"):
             assert b == {}
+        elif f.name.endswith("statistics"):
+            assert set(a) == set(b) and len(a) == (6 if draws else 0)
+            for name in a:
+                np.testing.assert_array_equal(a[name], b[name])
+                assert a[name].dtype == b[name].dtype
         elif isinstance(a, np.ndarray):
             np.testing.assert_array_equal(a, b, err_msg=f.name)
             assert a.dtype == b.dtype, f.name
@@ -48,6 +54,14 @@ def test_samples_round_trip(rng, tmp_path, draws):
         else:
             assert a == b, f.name
     assert back.index(("exposure", "g/1"), "offset_ra") == len(result.labels) - 1
+
+
+def test_samples_without_the_warm_up(rng, tmp_path):
+    result = make_result(rng, 30)
+    write_samples(tmp_path / "s.h5", result, warmup=False)
+    back = read_samples(tmp_path / "s.h5")
+    assert back.warmup is None and back.warmup_statistics == {}
+    np.testing.assert_array_equal(back.samples, result.samples)
 
 
 def test_reading_something_else_says_so(tmp_path, rng):
@@ -70,6 +84,33 @@ def test_residuals_round_trip(rng, tmp_path):
         np.testing.assert_array_equal(found["ierr"], given["ierr"])
         np.testing.assert_array_equal(found["residual"], given["data"] - given["model"])
         assert found["data"].dtype == np.float32
+        for key, values in result.astrometry[name].items():
+            np.testing.assert_array_equal(found[key], values)
+    with h5py.File(path) as f:
+        assert [p.decode() for p in f["epaths"]] == [f"{e[1]}/{e[0]}" for e in EXPOSURES]
+        for where in f["epaths"]:
+            assert f[where]["residual"].ndim == 1  # as forcepho opens them
+        np.testing.assert_array_equal(f["reference_coordinates"], REFERENCE)
+
+
+def test_residuals_of_forcepho_are_read(rng, tmp_path):
+    """No attributes there: band and exposure are the path."""
+    arrays = {name: rng.normal(size=7) for name in ("xpix", "ypix", "data", "ierr", "residual")}
+    with h5py.File(tmp_path / "r.h5", "w") as f:
+        f["epaths"] = np.array(["F200W/visit/1"], "S")
+        f["reference_coordinates"] = [53.1, -27.8]
+        for name, values in arrays.items():
+            f[f"F200W/visit/1/{name}"] = values
+    found = read_residuals(tmp_path / "r.h5")["F200W"]["visit/1"]
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(found[name], values)
+    with h5py.File(tmp_path / "r.h5", "a") as f:
+        del f["F200W/visit/1/ierr"]
+    with pytest.raises(InputError, match="r.h5, F200W/visit/1: no data set 'ierr'"):
+        read_residuals(tmp_path / "r.h5")
+    (tmp_path / "r.h5").write_bytes((tmp_path / "r.h5").read_bytes()[:700])
+    with pytest.raises(InputError, match="residual file .*r.h5"):
+        read_residuals(tmp_path / "r.h5")
 
 
 def exposures_of(result):

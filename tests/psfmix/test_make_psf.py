@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import arviz
 import galsim
 import h5py
 import numpy as np
@@ -272,3 +273,35 @@ def test_convert_psf_data(includes):
     if not includes:
         with pytest.raises(InputError, match="narrower than the image's pixel"):
             convert_psf_data(mixture, shape=shape)
+
+
+def test_draws_for_arviz(psf, tmp_path, capsys, monkeypatch):
+    """The file that ArviZ reads has the draws behind the stored mixture."""
+    out = tmp_path / "psf.h5"
+    words = ["--ngauss", "2", "--savefig", "0", "--fit_bg"]
+    assert call(psf, out, *words, "--arviz", "--num_chains", "3") == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"psf.h5", "psf_r_posterior.nc"}
+    data = arviz.from_netcdf(tmp_path / "psf_r_posterior.nc")
+    draws, stats = data["posterior"], data["sample_stats"]
+    assert draws["amp"].dims == ("chain", "draw", "component") and draws["amp"].shape == (3, 25, 2)
+    assert draws["background"].dims == ("chain", "draw")
+    assert (draws["Cxx"] > 0).all() and draws["Cxx"].attrs["units"] == "pixel2"
+    for name, kind in (("lp", "f"), ("diverging", "b"), ("n_steps", "i"), ("acceptance_rate", "f")):
+        assert stats[name].shape == (3, 25) and stats[name].dtype.kind == kind, name
+    assert (stats["lp"] < 0).all() and (stats["n_steps"] > 0).all()
+    with h5py.File(out) as file:
+        attrs = dict(file["r"].attrs)
+        amp = file["r/parameters"]["amp"][0, 0]
+    assert stats["diverging"].sum() == attrs["divergences"]
+    assert data.attrs["image_sha256"] == attrs["image_sha256"]
+    # the stored mixture is a draw, or the optimum that they lie about
+    spread = draws["amp"].values.reshape(-1, 2)
+    assert (np.abs(amp - spread.mean(0)) < 6 * spread.std(0)).all()
+    for extra in (["--method", "map"], ["--grid", "64,64,2"]):
+        assert call(psf, out, *words, "--arviz", *extra) == 2
+        assert "--arviz: expected the draws of --method nuts" in capsys.readouterr().err
+    monkeypatch.setattr("jaxpho.inference_data.find_spec", lambda name: None)
+    before = out.read_bytes()
+    assert call(psf, out, *words, "--arviz") == 2
+    assert "--arviz: arviz is not installed; 'pip install" in capsys.readouterr().err
+    assert out.read_bytes() == before
