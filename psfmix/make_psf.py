@@ -25,7 +25,7 @@ from psfmix.fit import fit_mixture, from_array
 from psfmix.inputs import read_psf_image
 from psfmix.ladder import choose, columns, fit_ladder, format_table
 from psfmix.options import fraction, grid_of, make_parser, sizes_of
-from psfmix.products import write_fits
+from psfmix.products import write_fits, write_star_fits
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.make_psf")
@@ -109,7 +109,9 @@ def run(args):
     if not args.band.strip("/ "):
         raise InputError(f"--band is {args.band!r}; expected a name")
     check_psf_store(args.outname, args.band, bool(args.overwrite))
-    work = _varying if args.locations or args.grid else _single
+    if args.psf_image is None and args.stars is None:
+        raise InputError("neither --psf_image nor --stars is given; expected one of them, or both")
+    work = _stars if args.stars else _varying if args.locations or args.grid else _single
     written = work(args, sizes)
     log.info("wrote %s", ", ".join(map(str, written)))
     if args.show:
@@ -198,6 +200,25 @@ def _varying(args, sizes):
     written = _store(args, model, provenance)
     if args.savefig or args.show:
         written += _save(args, {"": varying_figure(model, errors, args.band)})
+    return written
+
+
+def _stars(args, sizes):
+    """Stars of an image; returns the files written."""
+    from psfmix.starrun import star_psf
+
+    found = star_psf(args, sizes)
+    provenance = provenance_of(args) | found.provenance
+    written = _store(args, found.model, provenance)
+    if args.fitsout:
+        written.append(_beside(args, ".fits"))
+        write_star_fits(written[-1], found.fit, found.model, provenance)
+    if args.savefig or args.show:
+        from psfmix.starfigures import residual_figure, star_figure
+
+        title = f"{args.band}: {sizes[0]} Gaussians, {found.fit.accepted.sum()} stars"
+        figures = {"": star_figure(found.fit, title), "_stars": residual_figure(found.fit, title)}
+        written += _save(args, figures)
     return written
 
 
