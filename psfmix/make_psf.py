@@ -175,6 +175,7 @@ def _chosen(rungs, ngauss, tolerance):
 def _varying(args, sizes):
     """A grid of images; returns the files written."""
     from psfmix.figures import varying_figure
+    from psfmix.piffmodel import is_piff, piff_grid
     from psfmix.varying import fit_varying, psfex_grid, read_grid
 
     if len(sizes) > 1:
@@ -183,7 +184,8 @@ def _varying(args, sizes):
         )
     if args.grid:
         nx, ny, number = grid_of(args.grid)
-        found = psfex_grid(args.psf_image, (nx, ny), number, args.ext)
+        evaluate = piff_grid if is_piff(args.psf_image) else psfex_grid
+        found = evaluate(args.psf_image, (nx, ny), number, args.ext)
     else:
         found = read_grid(args.psf_image, args.locations, args.ext, args.oversample)
     options = {"signed": args.signed, "normalize": args.normalize, "trim": args.trim}

@@ -49,8 +49,8 @@ def make_parser():
     )  # fmt: skip
     g.add_argument(
         "--grid", metavar="NX,NY,N",
-        help="varying PSF: --psf_image is a PSFEx model, taken at N x N positions of a detector of "
-        "NX x NY pixels",
+        help="varying PSF: --psf_image is a PSFEx or PIFF model (--ext: its chip), taken at N x N "
+        "positions of a detector of NX x NY pixels; with --stars: positions of the store",
     )  # fmt: skip
     g.add_argument("--plane", type=int, help="plane of a cube, from 0")
     g.add_argument(

@@ -112,6 +112,8 @@ def _scatter(left, right, fit):
         xscale="log", xlabel="flux / error", ylabel="variance beyond the PSF's / PSF's",
         title="size of the stars",
     )  # fmt: skip
+    for ax in (left, right):
+        ax.xaxis.set_minor_formatter("")
     left.legend()
 
 

@@ -85,9 +85,9 @@ class StarFit:
         return normalised(to_raw(free_at(self.coef, terms), self.floor, self.signed))[0]
 
     def stacks(self):
-        """Median stamp of the stars that were used and of their models, and their sigma.
+        """Mean stamp of the stars that were used and of their models, and its standard error.
 
-        Scaled to flux 1, see `psfmix.starstack.stack`.
+        Scaled to flux 1, without clipped pixels; see `psfmix.starstack.stack`.
 
         Returns
         -------
@@ -97,8 +97,8 @@ class StarFit:
         center = np.stack([table["x"], table["y"]], axis=-1) - self.stamps.corners
         layout = (center, np.asarray(table["flux"]), np.asarray(table["background"]), stars)
         ivar = np.where(self.used, self.sigma**-2.0, 0.0)
-        star, count = stack(self.stamps.images, ivar, *layout)
-        return star, stack(self.models, ivar, *layout)[0], count
+        star, sigma = stack(self.stamps.images, ivar, *layout, robust=False)
+        return star, stack(self.models, ivar, *layout, robust=False)[0], sigma
 
     @property
     def residual(self):

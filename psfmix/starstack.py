@@ -20,9 +20,9 @@ PIXEL = 1 / 12
 """Variance of the native pixel."""
 # Enough stars fill a stack of half pixels.
 _FINE_STACK = 12
+_STEPS = 100
 # First weights: a Cauchy law of this width around the stack, whose own errors are this part of it,
 # within a window of this many FWHM: a close neighbour may be brighter than the star.
-_STEPS = 100
 _CAUCHY, _STACK_ERROR, _WINDOW, _ROUNDS = 2.5, 0.1, 3.0, 8
 
 
@@ -58,11 +58,11 @@ def start_mixture(stamps, center, flux, background, usable, ngauss, signed, incl
     return Start(raw, float(fwhm), floor)
 
 
-def stack(images, ivar, center, flux, background, stars, fine=1):
-    """Median of stars, scaled to flux 1 and shifted on a common grid.
+def stack(images, ivar, center, flux, background, stars, fine=1, robust=True):
+    """Median or mean of stars, scaled to flux 1 and shifted on a common grid.
 
     Pixels keep their values (nothing is interpolated): each falls into the cell of 1 / `fine`
-    native pixels that its offset from the star's centre lies in. Stars count by their signal.
+    native pixels that its offset from the star's centre lies in.
 
     Parameters
     ----------
@@ -73,12 +73,13 @@ def stack(images, ivar, center, flux, background, stars, fine=1):
     flux, background : arrays (nstar,)
     stars : bool array (nstar,)
     fine : int
+    robust : bool
+        The median, in which stars count by their signal; or the mean of inverse variance.
 
     Returns
     -------
-    median, sigma : arrays (n, n)
-        NaN where nothing fell. The second is the standard error of the weighted mean times
-        sqrt(pi / 2), which is that of a median.
+    value, sigma : arrays (n, n)
+        NaN where nothing fell. The second is the standard error of the mean.
     """
     ny, nx = images.shape[1:]
     side = fine * min(ny, nx)
@@ -93,17 +94,18 @@ def stack(images, ivar, center, flux, background, stars, fine=1):
         values.append(((images[k] - background[k]) / flux[k])[inside])
         weights.append((flux[k] * np.sqrt(ivar[k]))[inside])
     cells, values, weights = (np.concatenate(a) for a in (cells, values, weights))
-    order = np.lexsort((values, cells))
-    cells, values, weights = cells[order], values[order], weights[order]
-    median = np.full(side * side, np.nan)
-    first = np.flatnonzero(np.diff(cells, prepend=-1))
-    for low, high in zip(first, [*first[1:], len(cells)], strict=True):
-        total = np.cumsum(weights[low:high])
-        median[cells[low]] = values[low + np.searchsorted(total, 0.5 * total[-1])]
     information = np.bincount(cells, weights**2, side * side)
-    with np.errstate(divide="ignore"):
-        sigma = np.where(information > 0, np.sqrt(0.5 * np.pi / information), np.nan)
-    return median.reshape(side, side), sigma.reshape(side, side)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sigma = np.where(information > 0, information**-0.5, np.nan)
+        out = np.bincount(cells, weights**2 * values, side * side) / information
+    if robust:
+        order = np.lexsort((values, cells))
+        cells, values, weights = cells[order], values[order], weights[order]
+        first = np.flatnonzero(np.diff(cells, prepend=-1))
+        for low, high in zip(first, [*first[1:], len(cells)], strict=True):
+            total = np.cumsum(weights[low:high])
+            out[cells[low]] = values[low + np.searchsorted(total, 0.5 * total[-1])]
+    return out.reshape(side, side), sigma.reshape(side, side)
 
 
 def robust_weights(problem, state, fwhm):

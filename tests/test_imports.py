@@ -75,9 +75,10 @@ THIRD_PARTY = {
     "distributed": ("jaxpho.superscene",),
     "arviz": ("jaxpho.output", "jaxpho.report"),
     "sqlite3": ("jaxpho.superscene",),
+    "piff": ("psfmix",),
 }
-ONE_FILE = {"sep", "dask", "arviz", "gwcs", "sqlite3"}  # at most one module imports it
-LAZY_THIRD = {"sep", "dask", "distributed", "arviz", "gwcs", "asdf"}  # optional extras
+ONE_FILE = {"sep", "dask", "arviz", "gwcs", "sqlite3", "piff"}  # at most one module imports it
+LAZY_THIRD = {"sep", "dask", "distributed", "arviz", "gwcs", "asdf", "piff"}  # optional extras
 FORBIDDEN = {"galsim", "pickle", "pytest", "hypothesis", "tests", "dill", "cloudpickle"}
 MATPLOTLIB_ROOMS_PSFMIX = {"psfmix.figures", "psfmix.make_psf"}
 
