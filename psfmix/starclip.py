@@ -96,7 +96,7 @@ def errors_of(problem, state, ivar, gain, stars, accuracy=ACCURACY):
     stars : int array
         Those that are used.
     accuracy : float
-        Least error of the model, as a part of it.
+        Least error of the model for outliers, as a part of it.
 
     Returns
     -------
@@ -110,12 +110,12 @@ def errors_of(problem, state, ivar, gain, stars, accuracy=ACCURACY):
     radius = _radius(problem, state)
     part = _ring_errors(problem, state, variance, radius, stars)
     flux = np.maximum(state.flux, 0.0)[:, None]
-    least = np.abs(accuracy * signal)
+    least = np.abs(signal)
     usable = np.isfinite(variance)
     return Errors(
         np.sqrt(variance),
-        np.where(usable, least, 0.0),
-        np.where(usable, np.hypot(least, flux * part), 0.0),
+        np.where(usable, ACCURACY * least, 0.0),
+        np.where(usable, np.hypot(accuracy * least, flux * part), 0.0),
     )
 
 

@@ -8,28 +8,31 @@ from psfmix.model import brightness
 # The stretch of stars is linear below this part of the peak; residuals are shown to this much.
 _LINEAR, _SIGMAS = 1e-3, 5.0
 _MOSAIC = 100
-_SAMPLES, _NODES = 5, 7
+# Half width, in sigmas, and samples a side of the picture that the FWHM is measured on.
+_REACH, _SAMPLES = 3.0, 151
+_NODES = 7
 
 
-def core_shape(raw, reach=8.0):
+def core_shape(raw):
     """FWHM (native px) and ellipticity of a mixture's isophote at half of the maximum.
 
     Parameters
     ----------
     raw : array (ngauss, 6)
-    reach : float
-        Half width of the square that is looked at, in units of the narrowest sigma.
 
     Returns
     -------
     fwhm, e1, e2 : float
         e = (a^2 - b^2) / (a^2 + b^2) of the second moments inside the isophote; e1 along x.
     """
-    half = reach * np.sqrt(raw[:, 3:5].min())
-    step = np.linspace(-half, half, int(16 * _SAMPLES) + 1)
-    x, y = np.meshgrid(step, step)
-    light = brightness(raw, x, y)
-    inside = light > 0.5 * light.max()
+    amp = np.abs(raw[:, 0])
+    half = _REACH * np.sqrt(amp @ raw[:, 3:5].max(axis=1) / amp.sum())
+    for _ in range(2):  # the second time only what is above half of the maximum
+        step = np.linspace(-half, half, _SAMPLES)
+        x, y = np.meshgrid(step, step)
+        light = brightness(raw, x, y)
+        inside = light > 0.5 * light.max()
+        half = 1.1 * max(np.abs(x[inside]).max(), np.abs(y[inside]).max()) + step[1] - step[0]
     dx, dy = x[inside] - x[inside].mean(), y[inside] - y[inside].mean()
     xx, yy, xy = np.mean(dx * dx), np.mean(dy * dy), np.mean(dx * dy)
     area = inside.sum() * (step[1] - step[0]) ** 2

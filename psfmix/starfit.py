@@ -20,9 +20,13 @@ _UP, _DOWN, _DAMPING_MAX = 4.0, 0.3, 1e8
 _STALL = 3
 # Largest step of a parameter of the mixture (logarithms, native px) and of a centre (native px).
 _STEP, _STEP_CENTER = 1.0, 0.7
-# Width of the prior on every position-dependent coefficient: in logarithms and native px, where
-# half across the detector is more than any camera has; it only stops what no pixel constrains.
-_PRIOR = 0.5
+# Width of the prior on position-dependent coefficients (in logarithms and native px). Half across
+# the detector is more than any camera has: it only stops what no pixel constrains. Flux that moves
+# between components looks much like widths that change, and is told to do so last.
+_PRIOR = np.array([0.1, 0.5, 0.5, 0.5, 0.5, 0.5])
+# Components below this part of the amplitudes are revived, see `revived`; logarithm of the change
+# of widths.
+_DEAD, _SPLIT = 1e-3, 0.2
 _FAINTEST = -12.0  # logarithm of an amplitude relative to the largest
 
 
@@ -312,7 +316,7 @@ def _step(problem, state, stars, system, damping):
         gradient += np.outer(terms, gm - mo @ own)
         back.append((elimination, own))
     prior = np.zeros((nterm, size))
-    prior[1:] = _PRIOR**-2
+    prior[1:] = np.tile(_PRIOR, ngauss) ** -2.0
     gradient -= prior * state.coef.reshape(nterm, size)
     flat = normal.reshape(nterm * size, nterm * size)
     diagonal = np.diag(flat).copy()
@@ -339,6 +343,26 @@ def _clipped(coef, problem):
     if not problem.signed:
         coef[0, :, 0] = np.maximum(coef[0, :, 0], coef[0, :, 0].max() + _FAINTEST)
     return coef
+
+
+def revived(coef, signed):
+    """Coefficients whose vanished components are put to use, and how many there were.
+
+    A component that early weights have driven to nothing has no gradient left to come back by: it
+    takes half of the brightest one, narrower, and leaves it the rest, wider.
+    """
+    coef = coef.copy()
+    amplitude = np.abs(coef[0, :, 0]) if signed else np.exp(coef[0, :, 0])
+    dead = np.flatnonzero(amplitude < _DEAD * amplitude.sum())
+    for k in dead:
+        brightest = int(np.argmax(amplitude))
+        half = 0.5 * coef[0, brightest, 0] if signed else coef[0, brightest, 0] - np.log(2)
+        coef[:, k] = coef[:, brightest]
+        for j, wider in ((k, -_SPLIT), (brightest, _SPLIT)):
+            coef[0, j, 0] = half
+            coef[0, j, [3, 5]] += wider
+        amplitude[[k, brightest]] = 0.5 * amplitude[brightest]
+    return coef, len(dead)
 
 
 def with_weight(problem, weight):

@@ -23,6 +23,7 @@ from psfmix.starfit import (
     minimise,
     normalised,
     place,
+    revived,
     with_weight,
 )
 from psfmix.starstack import PIXEL, robust_weights, stack, start_mixture
@@ -32,6 +33,8 @@ log = logging.getLogger("psfmix.stars")
 ORDERS = (0, 1, 2)
 # Rounds of clipping and fitting; steps in each. From the second number on stars do not come back.
 _ROUNDS, _SETTLED, _STEPS = 10, 5, 15
+# Of the constant PSF that a varying one starts from.
+_COARSE_ROUNDS = 4
 _LAST_STEPS = 60
 _COARSE_ACCURACY = 0.1
 
@@ -174,12 +177,12 @@ def fit_stars(
     state = place(with_weight(problem, robust), state, stars)
     ivar = problem.weight
     fixed = np.array(stamps.flags)
-    bar = tqdm(total=_ROUNDS * (1 + (order > 0)), desc="stars", disable=not progress)
+    bar = tqdm(total=_ROUNDS + (_COARSE_ROUNDS if order else 0), desc="stars", disable=not progress)
     loop = _Loop(ivar, stamps, center, fixed, start.fwhm, clip, min_snr, bar)
     problem = with_weight(problem, robust)
     if order:  # a constant PSF is wrong by the variation that is still to be fitted
         loop.accuracy = _COARSE_ACCURACY
-    problem, state, verdict = loop.run(problem, state, stars)
+    problem, state, verdict = loop.run(problem, state, stars, _COARSE_ROUNDS if order else _ROUNDS)
     if order:
         stars = np.flatnonzero(verdict.flags == 0)
         field = field._replace(order=order)
@@ -210,10 +213,19 @@ class _Loop:
         self.errors, self.good = errors, good
         return with_weight(problem, np.where(good, errors.weight, 0.0))
 
-    def run(self, problem, state, stars):
+    def revive(self, problem, state, stars, steps):
+        """The better of a state and of the one that its vanished components lead to."""
+        coef, dead = revived(state.coef, problem.signed)
+        if not dead:
+            return state
+        trial = evaluate(problem, coef, state.center, stars, state)
+        trial = minimise(problem, trial, stars, steps)
+        return trial if trial.cost[stars].sum() < state.cost[stars].sum() else state
+
+    def run(self, problem, state, stars, rounds=_ROUNDS):
         """Until pixels and stars stay the same; returns problem, state and verdict."""
         before, flags = None, None
-        for round_ in range(_ROUNDS):
+        for round_ in range(rounds):
             problem = self.weigh(problem, state, stars)
             verdict = judge(
                 problem, state, self.errors, self.good, self.start, self.fixed, stars, self.fwhm,
@@ -226,8 +238,9 @@ class _Loop:
             if not len(stars):
                 raise InputError(f"all of the {len(flags)} stars were rejected: {counts(flags)}")
             now = (flags.tobytes(), self.good[stars].tobytes())
-            last = now == before or round_ == _ROUNDS - 1
+            last = now == before or round_ == rounds - 1
             state = minimise(problem, state, stars, _LAST_STEPS if last else _STEPS)
+            state = self.revive(problem, state, stars, _LAST_STEPS if last else _STEPS)
             others = np.flatnonzero((self.fixed == 0) & (flags != 0))
             state = place(problem, state, others)
             self.bar.update()
