@@ -26,7 +26,7 @@ def fit_figure(fit, image, title):
     -------
     matplotlib Figure
     """
-    figure = _figure(15, 8.6)
+    figure = new_figure(15, 8.6)
     axes = figure.subplots(2, 3)
     model = fit.render()
     image = np.asarray(image, float)
@@ -59,7 +59,8 @@ def fit_figure(fit, image, title):
     return figure
 
 
-def _figure(width, height):
+def new_figure(width, height):
+    """An empty figure, of inches, that needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -148,7 +149,7 @@ def _energy(curve, error, fit, image, model):
 
 def ladder_figure(rungs, chosen, tolerance=None):
     """Residual, encircled-energy error and processor time against the number of Gaussians."""
-    figure = _figure(11, 4.2)
+    figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2)
     n = [rung.ngauss for rung in rungs]
     left.plot(n, [100 * rung.fit.residual for rung in rungs], "o-", label="residual / peak")
@@ -182,7 +183,7 @@ def trace_figure(posterior):
     """Traces of amplitudes, widths and the likelihood, one line per chain."""
     shown = _shown(posterior)
     shown["log likelihood"] = posterior.log_likelihood
-    figure = _figure(12, 1.25 * len(shown) + 0.6)
+    figure = new_figure(12, 1.25 * len(shown) + 0.6)
     axes = np.atleast_1d(figure.subplots(len(shown), 1, sharex=True))
     for ax, (label, value) in zip(axes, shown.items(), strict=True):
         for chain, color in zip(value, _COLORS * (1 + len(value) // 6), strict=False):
@@ -197,7 +198,7 @@ def corner_figure(posterior):
     shown = {label: value.ravel() for label, value in _shown(posterior).items()}
     varied = {label: value for label, value in shown.items() if np.ptp(value) > 0}
     n = len(varied)
-    figure = _figure(1.6 * n + 1, 1.6 * n + 0.6)
+    figure = new_figure(1.6 * n + 1, 1.6 * n + 0.6)
     axes = figure.subplots(n, n, squeeze=False)
     best = None
     if posterior.best is not None:
@@ -236,7 +237,7 @@ def varying_figure(model, errors, title):
     errors : psfmix.varying.Interpolation
     title : str
     """
-    figure = _figure(15, 4.8)
+    figure = new_figure(15, 4.8)
     x, y = model.locations.T
     panels = figure.subplots(1, 3)
     top = 100 * np.nanmax([errors.at_nodes.max(), np.nanmax([*errors.left_out, 0.0])])

@@ -16,9 +16,9 @@ log = logging.getLogger("psfmix.fit")
 
 # Smallest sigma (native px): narrower components would make the renderer's pixel term inaccurate.
 # Of a PSF whose core is narrower still, this part of the core's sigma.
-FLOOR, _FLOOR_CORE = 0.4, 0.75
+FLOOR, FLOOR_CORE = 0.4, 0.75
 _MAX_STEPS = 150
-_FWHM = np.sqrt(8 * np.log(2))
+FWHM = np.sqrt(8 * np.log(2))
 # Blocks of the target and of its coarse twin: the FWHM stays this many blocks wide.
 _FINE, _COARSE = 5.5, 3.5
 
@@ -210,7 +210,7 @@ def fit_mixture(
 
 def floor_of(target):
     """Smallest sigma (native px) that suits a PSF."""
-    return min(FLOOR, _FLOOR_CORE * target.fwhm / _FWHM)
+    return min(FLOOR, FLOOR_CORE * target.fwhm / FWHM)
 
 
 def check_size(ngauss, target):

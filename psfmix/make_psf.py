@@ -26,7 +26,7 @@ from psfmix.fit import fit_mixture, from_array
 from psfmix.inputs import read_psf_image
 from psfmix.ladder import choose, columns, fit_ladder, format_table
 from psfmix.options import fraction, grid_of, make_parser, sizes_of
-from psfmix.products import write_draws, write_fits
+from psfmix.products import write_draws, write_fits, write_star_fits
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.make_psf")
@@ -112,7 +112,9 @@ def run(args):
     check_psf_store(args.outname, args.band, bool(args.overwrite))
     if args.arviz:
         _check_draws(args)
-    work = _varying if args.locations or args.grid else _single
+    if args.psf_image is None and args.stars is None:
+        raise InputError("neither --psf_image nor --stars is given; expected one of them, or both")
+    work = _stars if args.stars else _varying if args.locations or args.grid else _single
     written = work(args, sizes)
     log.info("wrote %s", ", ".join(map(str, written)))
     if args.show:
@@ -166,8 +168,8 @@ def _single(args, sizes):
 
 def _check_draws(args):
     """Raise InputError when there will be no draws to write, or nothing to write them with."""
-    if args.method == "map" or args.locations or args.grid:
-        found = "--method map" if args.method == "map" else "a varying PSF, which is not sampled"
+    if args.method == "map" or args.locations or args.grid or args.stars:
+        found = "--method map" if args.method == "map" else "a PSF that is not sampled"
         raise InputError(f"--arviz: expected the draws of --method nuts for one image, not {found}")
     check_arviz("--arviz")
 
@@ -187,6 +189,7 @@ def _chosen(rungs, ngauss, tolerance):
 def _varying(args, sizes):
     """A grid of images; returns the files written."""
     from psfmix.figures import varying_figure
+    from psfmix.piffmodel import is_piff, piff_grid
     from psfmix.varying import fit_varying, psfex_grid, read_grid
 
     if len(sizes) > 1:
@@ -195,7 +198,8 @@ def _varying(args, sizes):
         )
     if args.grid:
         nx, ny, number = grid_of(args.grid)
-        found = psfex_grid(args.psf_image, (nx, ny), number, args.ext)
+        evaluate = piff_grid if is_piff(args.psf_image) else psfex_grid
+        found = evaluate(args.psf_image, (nx, ny), number, args.ext)
     else:
         found = read_grid(args.psf_image, args.locations, args.ext, args.oversample)
     options = {"signed": args.signed, "normalize": args.normalize, "trim": args.trim}
@@ -212,6 +216,25 @@ def _varying(args, sizes):
     written = _store(args, model, provenance)
     if args.savefig or args.show:
         written += _save(args, {"": varying_figure(model, errors, args.band)})
+    return written
+
+
+def _stars(args, sizes):
+    """Stars of an image; returns the files written."""
+    from psfmix.starrun import star_psf
+
+    found = star_psf(args, sizes)
+    provenance = provenance_of(args) | found.provenance
+    written = _store(args, found.model, provenance)
+    if args.fitsout:
+        written.append(_beside(args, ".fits"))
+        write_star_fits(written[-1], found.fit, found.model, provenance)
+    if args.savefig or args.show:
+        from psfmix.starfigures import residual_figure, star_figure
+
+        title = f"{args.band}: {sizes[0]} Gaussians, {found.fit.accepted.sum()} stars"
+        figures = {"": star_figure(found.fit, title), "_stars": residual_figure(found.fit, title)}
+        written += _save(args, figures)
     return written
 
 

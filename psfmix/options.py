@@ -36,8 +36,9 @@ def make_parser():
     g = p.add_argument_group("image")
     g.add_argument("--band", required=True, help="name of the group in the store; wins over FILTER")
     g.add_argument(
-        "--psf_image", "--psf_image_name", required=True, metavar="FITS", help="image of the PSF"
-    )
+        "--psf_image", "--psf_image_name", metavar="FITS",
+        help="image of the PSF (with --stars: science image that the stars are cut from)",
+    )  # fmt: skip
     g.add_argument(
         "--ext", help="extension, number or name (default: 0, or the first with an image)"
     )
@@ -48,8 +49,8 @@ def make_parser():
     )  # fmt: skip
     g.add_argument(
         "--grid", metavar="NX,NY,N",
-        help="varying PSF: --psf_image is a PSFEx model, taken at N x N positions of a detector of "
-        "NX x NY pixels",
+        help="varying PSF: --psf_image is a PSFEx or PIFF model (--ext: its chip), taken at N x N "
+        "positions of a detector of NX x NY pixels; with --stars: positions of the store",
     )  # fmt: skip
     g.add_argument("--plane", type=int, help="plane of a cube, from 0")
     g.add_argument(
@@ -71,6 +72,7 @@ def make_parser():
         "--normalize", choices=("stamp", "unit"), default="stamp",
         help="amplitudes sum to the sum of the trimmed image, or to 1 (default stamp)",
     )  # fmt: skip
+    star_options(p.add_argument_group("stars"))
     g = p.add_argument_group("mixture")
     g.add_argument("--ngauss", type=int, default=4, help="Gaussians (default 4)")
     g.add_argument(
@@ -127,6 +129,54 @@ def make_parser():
     g.add_argument("--show", action="store_true", help="open the figures in a window at the end")
     g.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
     return p
+
+
+def star_options(g):
+    """The arguments of PSFs from stars."""
+    g.add_argument(
+        "--stars", metavar="FILE",
+        help="PSF from stars at native sampling: with --psf_image a table with columns x, y "
+        "(pixel, 0-indexed) or ra, dec (degrees); without it a FITS file with a cube of stamps "
+        "(nstar, ny, nx) and a table with columns x, y (and x0, y0, the detector pixel of each "
+        "stamp's first pixel). The native pixel is taken out unless --psf_includes_pixel",
+    )  # fmt: skip
+    where = "an extension of the image or stamps, a file, or FILE[EXT]"
+    g.add_argument(
+        "--weight", metavar="EXT",
+        help=f"inverse variance: {where} (default: extension WEIGHT, WHT, IVAR or INVVAR)",
+    )  # fmt: skip
+    g.add_argument(
+        "--error", metavar="EXT", help=f"standard deviation: {where} (default: ERR or ERROR)"
+    )
+    g.add_argument(
+        "--mask", metavar="EXT", help=f"unusable pixels, not 0: {where} (default: MASK or DQ)"
+    )
+    g.add_argument(
+        "--gain", type=float,
+        help="electrons per unit of the image: adds the stars' shot noise to weights or errors "
+        "that lack it (default: they have it)",
+    )  # fmt: skip
+    g.add_argument(
+        "--saturation", type=float, metavar="LEVEL",
+        help="image value from which pixels are saturated; such stars are rejected",
+    )  # fmt: skip
+    g.add_argument(
+        "--stamp_size", type=int, default=51,
+        help="side of the stamps cut from the image, native pixels, odd (default 51; 12 FWHM or "
+        "more: flux beyond the stamp cannot be told from background)",
+    )  # fmt: skip
+    g.add_argument(
+        "--order", type=int, choices=(0, 1, 2), default=0,
+        help="degree of the polynomials of the position that the mixture follows; from 1 on they "
+        "are stored at 5 x 5 positions, or as --grid says (default 0)",
+    )  # fmt: skip
+    g.add_argument(
+        "--clip", type=float, default=5.0,
+        help="standard deviations beyond which pixels are left out (default 5)",
+    )  # fmt: skip
+    g.add_argument(
+        "--min_snr", type=float, default=20.0, help="least flux / error of a star (default 20)"
+    )
 
 
 def sizes_of(args):

@@ -92,3 +92,58 @@ def draws_of(posterior, provenance=None):
 def write_draws(path, posterior, provenance=None):
     """Write `draws_of` as ArviZ InferenceData, .nc or .zarr, in one step; needs arviz."""
     write_groups(path, draws_of(posterior, provenance), "--arviz")
+
+
+def write_star_fits(path, fit, model, provenance):
+    """What a fit to stars found as extensions of one FITS file.
+
+    STACK, MODEL, RESIDUAL (star - model) and SIGMA are stacks of all stars that were used, scaled
+    to flux 1; STARS is the table of all stars, RESIDUALS their (star - model) / sigma, CLIPPED 1
+    where a pixel was left out; PARAMETERS the mixture at every position of the store.
+
+    Parameters
+    ----------
+    path : path
+        Replaced if it exists.
+    fit : psfmix.stars.StarFit
+    model : PSFModel
+    provenance : dict
+        Numbers and texts for the primary header; keys may be long.
+    """
+    primary = fits.PrimaryHDU()
+    primary.header["NGAUSS"] = (model.parameters.shape[1], "Gaussians")
+    primary.header["NSTAR"] = (int(fit.accepted.sum()), "stars that were used")
+    primary.header["ORDER"] = (fit.field.order, "of the polynomials of the position")
+    primary.header["PIXINCL"] = (bool(fit.includes_pixel), "the mixture includes the native pixel")
+    for key, value in provenance.items():
+        primary.header.add_history(ascii_text(f"{key} = {value}"))
+    star, stacked, sigma = fit.stacks()
+    with np.errstate(invalid="ignore"):
+        residuals = np.where(
+            np.isfinite(fit.sigma), (fit.stamps.images - fit.models) / fit.sigma, np.nan
+        )
+    pictures = {
+        "STACK": star, "MODEL": stacked, "RESIDUAL": star - stacked, "SIGMA": sigma,
+        "RESIDUALS": residuals,
+    }  # fmt: skip
+    hdus = [primary]
+    hdus += [fits.ImageHDU(np.asarray(v, np.float32), name=k) for k, v in pictures.items()]
+    hdus.append(fits.ImageHDU((~fit.used).astype(np.uint8), name="CLIPPED"))
+    parameters = {name: model.parameters[name].ravel() for name in model.parameters.dtype.names}
+    nloc, ngauss = model.parameters.shape
+    columns = {"location": np.repeat(np.arange(nloc), ngauss)}
+    if model.locations is not None:
+        columns["x"], columns["y"] = np.repeat(model.locations, ngauss, axis=0).T
+    units = {name: unit for name, unit in UNITS.items() if unit} | {"x": "pixel", "y": "pixel"}
+    hdus.append(fits.BinTableHDU(fit.table, name="STARS"))
+    hdus.append(
+        fits.BinTableHDU(
+            Table(
+                columns | parameters,
+                units={name: unit for name, unit in units.items() if name in columns | parameters},
+            ),
+            name="PARAMETERS",
+        )
+    )
+    with replacing(path) as temporary:
+        fits.HDUList(hdus).writeto(temporary, overwrite=True)

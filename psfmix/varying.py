@@ -126,13 +126,18 @@ def psfex_grid(path, shape, number, ext=None):
     -------
     PSFGrid
     """
-    if number < 2:
-        raise InputError(f"a grid of {number} positions a side; expected at least 2")
+    places = grid_places(shape, number)
     model = read_psfex(path, ext)
-    x, y = np.meshgrid(*(np.linspace(0, side - 1, number) for side in shape))
-    places = np.stack([x.ravel(), y.ravel()], -1)
     images = [model.image(*place) for place in places]
     return PSFGrid(images, places, model.oversample, model.includes_pixel)
+
+
+def grid_places(shape, number):
+    """Array (number^2, 2): x, y of a regular grid over a detector of (nx, ny), edges included."""
+    if number < 2:
+        raise InputError(f"a grid of {number} positions a side; expected at least 2")
+    x, y = np.meshgrid(*(np.linspace(0, side - 1, number) for side in shape))
+    return np.stack([x.ravel(), y.ravel()], -1)
 
 
 class Interpolation(NamedTuple):

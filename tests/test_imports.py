@@ -83,9 +83,10 @@ THIRD_PARTY = {
     "distributed": ("jaxpho.superscene",),
     "arviz": ("jaxpho.inference_data",),
     "sqlite3": ("jaxpho.superscene",),
+    "piff": ("psfmix",),
 }
-ONE_FILE = {"sep", "dask", "arviz", "gwcs", "sqlite3"}  # at most one module imports it
-LAZY_THIRD = {"sep", "dask", "distributed", "arviz", "gwcs", "asdf"}  # optional extras
+ONE_FILE = {"sep", "dask", "arviz", "gwcs", "sqlite3", "piff"}  # at most one module imports it
+LAZY_THIRD = {"sep", "dask", "distributed", "arviz", "gwcs", "asdf", "piff"}  # optional extras
 FORBIDDEN = {"galsim", "pickle", "pytest", "hypothesis", "tests", "dill", "cloudpickle"}
 MATPLOTLIB_ROOMS_PSFMIX = {"psfmix.figures", "psfmix.make_psf"}
 
