@@ -101,16 +101,19 @@ class _Moments(NamedTuple):
 def form_gradient(form, images, u, tile_x, tile_y, pixel_term, mode):
     """Sum over a block's pixels of ``u`` times the derivatives of the model by the forms [6, n].
 
-    The transpose of `pixel.derivative_images`. Moments are taken in the tile's own coordinates
-    and moved to p and d afterwards: a matrix product with 6 columns for each image.
+    ``u`` is [tiles, 64], or [tiles, n, 64] with weights of each Gaussian's own. The transpose of
+    `pixel.derivative_images`. Moments are taken in the tile's own coordinates and moved to p and d
+    afterwards: a matrix product with 6 columns for each image.
     """
     norm, x, y, f, slope, w = form
     d0 = tile_y[:, None] - y
     p0 = tile_x[:, None] - x - slope * d0
-    weighted = jnp.swapaxes(u[:, None, :] * tile_monomials(u.dtype), 1, 2)
+    monomials = tile_monomials(u.dtype)
+    shared = u.ndim == 2
+    weighted = jnp.swapaxes(u[:, None, :] * monomials, 1, 2) if shared else monomials.T
 
     def moments(image):
-        raw = jnp.matmul(image, weighted, precision=HIGHEST)
+        raw = jnp.matmul(image if shared else image * u, weighted, precision=HIGHEST)
         one, mx, my, mxx, mxy, myy = (raw[..., i] for i in range(6))
         along = mx - slope * my
         p, d = p0 * one + along, d0 * one + my
@@ -142,6 +145,8 @@ def _form_derivative_sums(form, images, u, gx, gy, pixel_term, mode):
     """Sums over pixels of u E dH/dF along both axes, [tiles, n]."""
 
     def total(image):
+        if u.ndim == image.ndim:
+            return (image * u).sum(-1)
         return jnp.matmul(image, u[..., None], precision=HIGHEST)[..., 0]
 
     if mode not in FORM_DERIVATIVE:

@@ -50,10 +50,10 @@ def _basis_images(form, images: TileImages, basis, groups: Groups) -> Array:
     """Images [L, tiles, 64] of every component at unit flux and of the sky."""
     out = []
     for part, n_component in _parts(groups):
-        norm = form[0, part].reshape(n_component, -1)
-        n_tiles = images.value.shape[0]
-        value = images.value[:, part].reshape(n_tiles, n_component, -1, TILE_PIXELS)
-        out.append(jnp.einsum("cp,tcpx->ctx", norm, value, precision=HIGHEST))
+        # a sum of products, not a batch of small matrix products, which are slow on CPUs
+        image = images.value[:, part] * form[0, part, None]
+        image = image.reshape(len(image), n_component, -1, TILE_PIXELS).sum(2)
+        out.append(jnp.swapaxes(image, 0, 1))
     return jnp.concatenate([*out, basis])
 
 
@@ -62,7 +62,7 @@ def _block(form, coefficients, patch, reference, mode, groups, block):
     e = patch.block_exposure[block]
     tile = block_images(form, patch, mode, block)
     images = _basis_images(form[e], tile, sky_basis(patch, block), groups)
-    model = jnp.einsum("l,ltx->tx", coefficients[e], images, precision=HIGHEST)
+    model = (coefficients[e][:, None, None] * images).sum(0)
     return images, tile, model, tiles_of(patch.data, block), tiles_of(patch.ierr, block)
 
 
@@ -85,24 +85,16 @@ def _backward_block(form, coefficients, bars, patch, mode, groups, block):
     pull = 2.0 * delta_bar * a + gradient_bar
     u = jnp.einsum("kl,ltx->ktx", mixing, images, precision=HIGHEST)
     u = ierr * ierr * (u - pull[:, None, None] * (data - model))
-    tiles = patch.tile_x[block], patch.tile_y[block]
-
-    def moments(form, images, u):
-        return form_gradient(form, images, u, *tiles, patch.pixel_term[e], mode)
-
-    out, first = [], 0
+    # every Gaussian with the weights of its component
+    own, first = [], 0
     for part, n_component in _parts(groups):
-
-        def split(field, part=part, n_component=n_component):
-            field = jnp.broadcast_to(field, tile.value.shape)[:, part]
-            return field.reshape(len(field), n_component, -1, TILE_PIXELS)
-
-        own_form = form[e][:, part].reshape(6, n_component, -1)
-        own_u = u[first : first + n_component]
-        bar = jax.vmap(moments, (1, 1, 0), 1)(own_form, jax.tree.map(split, tile), own_u)
-        out.append(bar.reshape(6, -1))
+        each = (part.stop - part.start) // n_component
+        own.append(jnp.repeat(u[first : first + n_component], each, axis=0))
         first += n_component
-    return jnp.zeros((), u.dtype), jnp.concatenate(out, -1)
+    own = jnp.swapaxes(jnp.concatenate(own), 0, 1)
+    tiles = patch.tile_x[block], patch.tile_y[block]
+    bar = form_gradient(form[e], tile, own, *tiles, patch.pixel_term[e], mode)
+    return jnp.zeros((), u.dtype), bar
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))

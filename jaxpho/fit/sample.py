@@ -19,9 +19,18 @@ from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo, log_density
 
-from jaxpho.fit.models import whitened_model
+from jaxpho.fit.marginal import (
+    Layout,
+    draw_linear,
+    make_layout,
+    place,
+    profile,
+    schur,
+)
+from jaxpho.fit.models import marginal_model, unwhiten, whitened_model
 from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import SampleOptions
+from jaxpho.fit.parameters import parameter_bucket
 from jaxpho.fit.posterior import HIGHEST, Problem, Static, evaluate, model_of
 from jaxpho.fit.transforms import physical
 
@@ -76,11 +85,21 @@ class Arguments(NamedTuple):
     reference: jax.Array
 
 
+class MarginalArguments(NamedTuple):
+    """The same with the linear parameters integrated out, see `marginal_model`."""
+
+    problem: Problem
+    layout: Layout
+    factor: jax.Array
+    reference: jax.Array
+
+
 class Settings(NamedTuple):
     """What a sampling program is compiled for."""
 
     static: Static
     max_tree_depth: int
+    marginal: bool = False
 
 
 class Adaptation(NamedTuple):
@@ -96,7 +115,9 @@ class _Sampler:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        model = partial(whitened_model, static=settings.static)
+        model = marginal_model if settings.marginal else whitened_model
+        kind = MarginalArguments if settings.marginal else Arguments
+        model = partial(model, static=settings.static)
 
         # compiled on its own, or every place in the tree that needs it would trace it again
         @jax.jit
@@ -104,10 +125,11 @@ class _Sampler:
             return -log_density(model, tuple(arguments), {}, {"xi": xi})[0]
 
         self._init, self._sample = hmc(
-            potential_fn_gen=lambda *a: lambda xi: energy(xi, Arguments(*a)), algo="NUTS"
+            potential_fn_gen=lambda *a: lambda xi: energy(xi, kind(*a)), algo="NUTS"
         )
         self.begin = jax.jit(jax.vmap(self._begin, (0, 0, 0, 0, None, None)))
         self.advance = jax.jit(self._advance)
+        self.finish = jax.jit(self._finish)
 
     def _begin(self, key, xi, energy, gradient, arguments: Arguments, step_size):
         longest = self.settings.max_tree_depth
@@ -124,7 +146,7 @@ class _Sampler:
         )
 
     def _advance(self, state, arguments: Arguments, adaptation: Adaptation):
-        """`CHUNK` iterations of all chains; draws of theta and statistics are collected."""
+        """`CHUNK` iterations of all chains; draws of xi and statistics are collected."""
         sample = jax.vmap(lambda s: self._sample(s, model_args=tuple(arguments)))
 
         def step(carry, _):
@@ -139,9 +161,20 @@ class _Sampler:
 
         start = state, adaptation.count
         (state, _), (xi, *statistics) = jax.lax.scan(step, start, length=CHUNK)
-        z = arguments.centre + jnp.einsum("ij,dcj->dci", arguments.factor, xi, precision=HIGHEST)
-        theta = jax.vmap(jax.vmap(lambda x: physical(x, arguments.problem.transform)))(z)
-        return state, theta, *statistics
+        return state, xi, *statistics
+
+    def _finish(self, key, xi, arguments):
+        """Draws of theta [draw, chain, n] of those of xi."""
+
+        def one(key, xi):
+            a = arguments
+            if self.settings.marginal:
+                z = unwhiten(xi, a.layout, a.factor)
+                return draw_linear(key, z, a.problem, a.layout, a.reference, self.settings.static)
+            return physical(a.centre + jnp.sum(a.factor * xi, -1), a.problem.transform)
+
+        keys = jax.random.split(key, xi.shape[:2])
+        return jax.lax.map(lambda a: jax.vmap(one)(*a), (keys, xi))
 
 
 @lru_cache(maxsize=16)
@@ -161,7 +194,12 @@ def whitening(curvature: np.ndarray) -> np.ndarray:
 
 
 def sample(
-    key: jax.Array, mode: Optimum, problem: Problem, options: SampleOptions, static: Static
+    key: jax.Array,
+    mode: Optimum,
+    problem: Problem,
+    options: SampleOptions,
+    static: Static,
+    linear: np.ndarray | None = None,
 ) -> Draws:
     """Draw from the posterior of a patch.
 
@@ -174,6 +212,8 @@ def sample(
     problem : Problem
     options : SampleOptions
     static : Static
+    linear : ndarray, optional
+        [n] bool, what ``method="marginal"`` integrates over.
 
     Returns
     -------
@@ -182,17 +222,14 @@ def sample(
     dtype = problem.patch.data.dtype
     warmup_chunks = -(-options.num_warmup // CHUNK)
     draw_chunks = -(-options.num_samples // CHUNK)
-    sampler = _sampler(Settings(static, options.max_tree_depth))
-    arguments = Arguments(
-        problem,
-        jnp.asarray(mode.z, dtype),
-        jnp.asarray(whitening(mode.curvature), dtype),
-        model_of(jnp.asarray(mode.theta, dtype), problem, static),
-    )
-    start_key, key = jax.random.split(key)
-    xi = 0.5 * jax.random.normal(start_key, (options.num_chains, len(mode.z)), dtype)
+    marginal = options.method == "marginal"
+    sampler = _sampler(Settings(static, options.max_tree_depth, marginal))
+    start_key, chain_key, finish_key = jax.random.split(key, 3)
+    arguments = _arguments(mode, problem, static, linear if marginal else None)
+    k = len(arguments.factor)
+    xi = 0.5 * jax.random.normal(start_key, (options.num_chains, k), dtype)
     state = sampler.begin(
-        jax.random.split(key, options.num_chains), xi, *_energies(xi, arguments, static),
+        jax.random.split(chain_key, options.num_chains), xi, *_energies(xi, arguments, static),
         arguments, STEP_SIZE,
     )  # fmt: skip
     warmup, sizes = 0, []
@@ -207,17 +244,22 @@ def sample(
     constant = Adaptation(0.0, options.target_accept, 0.0)
     for _ in range(TRIALS):
         state = with_step_size(state, step)
-        after, theta, *found = sampler.advance(state, arguments, constant)
+        after, xi, *found = sampler.advance(state, arguments, constant)
         if _moving(found, options):
             break
         state, step = after, SHRINK * step
         warmup += int(found[2].sum())
-    parts, statistics = [np.asarray(theta)], [[np.asarray(a) for a in found]]
+
+    def finished(chunk, xi):
+        """Draws of theta of a chunk: the same whatever came before it."""
+        return np.asarray(sampler.finish(jax.random.fold_in(finish_key, chunk), xi, arguments))
+
+    parts, statistics = [finished(0, xi)], [[np.asarray(a) for a in found]]
     state = after
     for rounds in range(1, options.max_rounds + 1):  # noqa: B007 (reported)
         while len(parts) < rounds * draw_chunks:
-            state, theta, *found = sampler.advance(state, arguments, constant)
-            parts.append(np.asarray(theta))
+            state, xi, *found = sampler.advance(state, arguments, constant)
+            parts.append(finished(len(parts), xi))
             statistics.append([np.asarray(a) for a in found])
         # [draw, chain, n] -> [chain, draw, n]
         theta = np.swapaxes(np.concatenate(parts), 0, 1)
@@ -244,17 +286,47 @@ def sample(
     )
 
 
-def _energies(xi, arguments: Arguments, static: Static):
-    """Potential energy and its gradient at [chain, n] points, by the optimiser's own program."""
+def _arguments(mode: Optimum, problem: Problem, static: Static, linear: np.ndarray | None):
+    """Centre, whitening and reference of the density, the linear parameters integrated or not."""
+    dtype = problem.patch.data.dtype
+    reference = model_of(jnp.asarray(mode.theta, dtype), problem, static)
+    if linear is None:
+        factor = jnp.asarray(whitening(mode.curvature), dtype)
+        return Arguments(problem, jnp.asarray(mode.z, dtype), factor, reference)
+    layout = make_layout(mode.z.astype(dtype), linear, parameter_bucket)
+    index = np.asarray(layout.nonlinear)
+    index = index[index < len(mode.z)]
+    factor = np.eye(len(layout.nonlinear))
+    at = slice(len(index))
+    factor[at, at] = whitening(schur(mode.curvature, index, np.flatnonzero(linear)))
+    return MarginalArguments(problem, layout, jnp.asarray(factor, dtype), reference)
+
+
+def _energies(xi, arguments, static: Static):
+    """Potential energy and its gradient at [chain, k] points, by the optimiser's own program.
+
+    With the linear parameters integrated out, the gradient of the determinant is left out: this is
+    where the warm-up begins, and not worth a program of its own.
+    """
     energies, gradients = [], []
     for one in np.asarray(xi, np.float64):
-        z = np.asarray(arguments.centre, np.float64) + np.asarray(arguments.factor) @ one
+        marginal = isinstance(arguments, MarginalArguments)
+        if marginal:
+            layout = arguments.layout
+            sampled = unwhiten(jnp.asarray(one, xi.dtype), layout, arguments.factor)
+            z = place(layout.base, sampled, layout)
+        else:
+            z = np.asarray(arguments.centre, np.float64) + np.asarray(arguments.factor) @ one
         found = evaluate(
             jnp.asarray(z, xi.dtype), arguments.problem, arguments.reference,
             static=static, volume=1.0,
         )  # fmt: skip
-        energies.append(0.5 * (found.chi2.high + found.chi2.low) + found.energy)
-        gradients.append(jnp.matmul(found.gradient, arguments.factor, precision=HIGHEST))
+        energy = 0.5 * (found.chi2.high + found.chi2.low) + found.energy
+        gradient = found.gradient
+        if marginal:
+            energy, gradient = profile(energy, gradient, found.curvature, layout)
+        energies.append(energy)
+        gradients.append(jnp.matmul(gradient, arguments.factor, precision=HIGHEST))
     return jnp.stack(energies), jnp.stack(gradients)
 
 
