@@ -25,9 +25,9 @@ TYPES = ("sersic", "point", "point", "point")
 
 @cache
 def blend(dtype=np.float32):
-    """A galaxy and three stars, sky and an astrometric offset free."""
-    s = remake(draw(6, TYPES, nuisances=True, flux=600.0, dtype=dtype), np.random.default_rng(3))
-    nuisance = Nuisance(sky="constant", sky_sigma=0.3, offset_sigma=0.02, scale_sigma=0.01)
+    """A galaxy and three stars, skies and flux scales free."""
+    s = remake(draw(6, TYPES, nuisances=True, flux=4000.0, dtype=dtype), np.random.default_rng(3))
+    nuisance = Nuisance(sky="constant", sky_sigma=0.05, scale_sigma=0.01)
     return make_case(s, nuisances=[nuisance] * 2)
 
 
@@ -196,7 +196,7 @@ def test_the_posterior_is_that_of_nuts():
         theta = draws.theta[..., :n].reshape(-1, n).astype(float)
         mean[method], sigma[method] = theta.mean(0), theta.std(0)
         error[method] = 1.0 / np.sqrt(np.minimum(draws.ess[:n], len(theta)))
-        assert draws.divergences == 0 and draws.ess[:n].min() > 50
+        assert draws.divergences == 0 and draws.ess[:n].min() > 500
     unit = sigma["nuts"]
     combined = np.hypot(error["nuts"], error["marginal"])
     assert (np.abs(mean["nuts"] - mean["marginal"]) / unit / combined).max() < SIGMAS
@@ -204,4 +204,4 @@ def test_the_posterior_is_that_of_nuts():
     assert (ratio / combined).max() < SIGMAS
     # near normal: the Laplace errors are a third opinion
     covariance = laplace(mode_of(), blend().problem)[0][:n, :n]
-    np.testing.assert_allclose(unit, np.sqrt(np.diag(covariance)), rtol=0.35)
+    np.testing.assert_allclose(unit, np.sqrt(np.diag(covariance)), rtol=0.1)
