@@ -10,7 +10,7 @@ from jaxpho.compat.bounds import BoundsOptions
 from jaxpho.compat.config import MARKS, NOT_USED, ForcephoConfig
 from jaxpho.compat.results import catalog_dtype
 from jaxpho.config import ProductOptions
-from jaxpho.fit.sample import STATISTICS
+from jaxpho.fit.draws import STATISTICS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "docs" / "data_model.md").read_text()

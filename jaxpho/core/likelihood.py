@@ -7,8 +7,8 @@ nothing of size pixels x Gaussians ever leaves the cache. chi2 is in delta form,
 
     chi2(m) - chi2(m0) = sum w (m0 - m) (2 d - m0 - m),
 
-summed with compensation: in float32 a plain sum of a large patch loses the accept/reject decision
-of the sampler. With reference m0 = 0 this is forcepho's sum (r^2 - d^2)/sigma^2.
+summed with compensation (see `blocks`). With reference m0 = 0 this is forcepho's sum
+(r^2 - d^2)/sigma^2.
 
 `delta_chi2` has the fused rule (reverse mode only). `plain_delta_chi2` is the same sum without
 custom rules, for jvp and hessian.
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxpho.core.blocks import TwoSum, sum_blocks
 from jaxpho.core.patch import Patch
 from jaxpho.core.pixel import (
     FORM_DERIVATIVE,
@@ -33,22 +34,7 @@ from jaxpho.core.pixel import (
     tile_offsets,
 )
 
-_HIGHEST = lax.Precision.HIGHEST  # on GPUs float32 products default to TF32
-
-
-class TwoSum(NamedTuple):
-    """A sum and what rounding left over; the value is ``high + low``."""
-
-    high: Array
-    low: Array
-
-
-def two_sum_add(total: TwoSum, term: Array) -> TwoSum:
-    """Add a term, keeping the rounding error (Knuth's TwoSum)."""
-    high = total.high + term
-    part = high - total.high
-    error = (total.high - (high - part)) + (term - part)
-    return TwoSum(high, total.low + error)
+HIGHEST = lax.Precision.HIGHEST  # on GPUs float32 products default to TF32
 
 
 def block_images(form: Array, patch: Patch, mode: PixelMode, block: Array) -> TileImages:
@@ -60,7 +46,7 @@ def block_images(form: Array, patch: Patch, mode: PixelMode, block: Array) -> Ti
 
 def sum_images(norm: Array, value: Array) -> Array:
     """Sum of Gaussians: norms [n] times values [tiles, n, 64]."""
-    return jnp.einsum("n,tnx->tx", norm, value, precision=_HIGHEST)
+    return jnp.einsum("n,tnx->tx", norm, value, precision=HIGHEST)
 
 
 def sky_basis(patch: Patch, block: Array) -> Array:
@@ -78,26 +64,27 @@ def block_sky(sky: Array, basis: Array) -> Array:
     return sky[0] * basis[0] + sky[1] * basis[1] + sky[2] * basis[2]
 
 
-def _tiles(values: Array, block: Array) -> Array:
+def tiles_of(values: Array, block: Array) -> Array:
+    """Pixels [tiles, 64] of one block of an [M, N] array."""
     return values[block].reshape(-1, TILE_PIXELS)
 
 
-def _chi2_block(form, sky, patch, reference, mode, block, with_gradient):
+def _chi2_block(form, sky, patch, reference, mode, with_gradient, block):
     """Delta chi2 of a block, and its gradient with respect to forms [6, n] and sky [3]."""
     e = patch.block_exposure[block]
     images = block_images(form, patch, mode, block)
     basis = sky_basis(patch, block)
     model = sum_images(form[e, 0], images.value) + block_sky(sky[e], basis)
-    data, ierr = _tiles(patch.data, block), _tiles(patch.ierr, block)
+    data, ierr = tiles_of(patch.data, block), tiles_of(patch.ierr, block)
     weight = ierr * ierr
-    m0 = 0.0 if reference is None else _tiles(reference, block)
+    m0 = 0.0 if reference is None else tiles_of(reference, block)
     delta = (weight * (m0 - model) * (2.0 * data - m0 - model)).sum()
     if not with_gradient:
-        return e, delta, None, None
+        return delta, ()
     u = -2.0 * weight * (data - model)
     tiles = patch.tile_x[block], patch.tile_y[block]
-    form_bar = _form_gradient(form[e], images, u, *tiles, patch.pixel_term[e], mode)
-    return e, delta, form_bar, (basis * u).sum((1, 2))
+    form_bar = form_gradient(form[e], images, u, *tiles, patch.pixel_term[e], mode)
+    return delta, (form_bar, (basis * u).sum((1, 2)))
 
 
 class _Moments(NamedTuple):
@@ -111,19 +98,22 @@ class _Moments(NamedTuple):
     dd: Array
 
 
-def _form_gradient(form, images, u, tile_x, tile_y, pixel_term, mode):
+def form_gradient(form, images, u, tile_x, tile_y, pixel_term, mode):
     """Sum over a block's pixels of ``u`` times the derivatives of the model by the forms [6, n].
 
-    The transpose of `pixel.derivative_images`. Moments are taken in the tile's own coordinates
-    and moved to p and d afterwards: a matrix product with 6 columns for each image.
+    ``u`` is [tiles, 64], or [tiles, n, 64] with weights of each Gaussian's own. The transpose of
+    `pixel.derivative_images`. Moments are taken in the tile's own coordinates and moved to p and d
+    afterwards: a matrix product with 6 columns for each image.
     """
     norm, x, y, f, slope, w = form
     d0 = tile_y[:, None] - y
     p0 = tile_x[:, None] - x - slope * d0
-    weighted = jnp.swapaxes(u[:, None, :] * tile_monomials(u.dtype), 1, 2)
+    monomials = tile_monomials(u.dtype)
+    shared = u.ndim == 2
+    weighted = jnp.swapaxes(u[:, None, :] * monomials, 1, 2) if shared else monomials.T
 
     def moments(image):
-        raw = jnp.matmul(image, weighted, precision=_HIGHEST)
+        raw = jnp.matmul(image if shared else image * u, weighted, precision=HIGHEST)
         one, mx, my, mxx, mxy, myy = (raw[..., i] for i in range(6))
         along = mx - slope * my
         p, d = p0 * one + along, d0 * one + my
@@ -155,7 +145,9 @@ def _form_derivative_sums(form, images, u, gx, gy, pixel_term, mode):
     """Sums over pixels of u E dH/dF along both axes, [tiles, n]."""
 
     def total(image):
-        return jnp.matmul(image, u[..., None], precision=_HIGHEST)[..., 0]
+        if u.ndim == image.ndim:
+            return (image * u).sum(-1)
+        return jnp.matmul(image, u[..., None], precision=HIGHEST)[..., 0]
 
     if mode not in FORM_DERIVATIVE:
         return total(images.exponential * images.cx), total(images.exponential * images.cy)
@@ -169,55 +161,13 @@ def _form_derivative_sums(form, images, u, gx, gy, pixel_term, mode):
 
 
 def _accumulate(gauss, sky, patch, reference, mode, width, with_gradient):
-    """Loop over blocks, ``width`` at a time; padding blocks are never visited."""
+    """The pass over the pixels, and the way back from forms to Gaussians."""
     form, pullback = jax.vjp(lambda g: quadratic_form(g, patch.pixel_term, mode), gauss)
-    carry = _loop(form, sky, patch, reference, mode, width, with_gradient)
+    one = partial(_chi2_block, form, sky, patch, reference, mode, with_gradient)
+    total, bars = sum_blocks(one, patch, width)
     if not with_gradient:
-        return carry
-    total, form_bar, sky_bar = carry
-    return total, *pullback(form_bar), sky_bar
-
-
-def _loop(form, sky, patch, reference, mode, width, with_gradient):
-    n_exposures, n_last = patch.n_exposures, patch.data.shape[0] - 1
-    dtype = form.dtype
-    zero = jnp.zeros(n_exposures, dtype)
-    carry = (TwoSum(zero, zero),)
-    if with_gradient:
-        carry += (jnp.zeros_like(form), jnp.zeros_like(sky))
-    one_block = partial(_chi2_block, form, sky, patch, reference, mode)
-
-    def add(carry, e, delta, form_bar, sky_bar):
-        total = carry[0]
-        new = two_sum_add(TwoSum(total.high[e], total.low[e]), delta)
-        out = (TwoSum(total.high.at[e].set(new.high), total.low.at[e].set(new.low)),)
-        if with_gradient:
-            out += (carry[1].at[e].add(form_bar), carry[2].at[e].add(sky_bar))
-        return out
-
-    if width == 1:
-
-        def step(i, carry):
-            return add(carry, *one_block(i, with_gradient))
-
-        return lax.fori_loop(0, patch.n_blocks, step, carry)
-
-    def wide_step(i, carry):
-        blocks = i * width + jnp.arange(width)
-        used = (blocks < patch.n_blocks).astype(dtype)
-        blocks = jnp.minimum(blocks, n_last)
-        e, delta, form_bar, sky_bar = jax.vmap(lambda b: one_block(b, with_gradient))(blocks)
-        e = patch.block_exposure[blocks]
-        sums = jax.ops.segment_sum(delta * used, e, n_exposures)
-        out = (two_sum_add(carry[0], sums),)
-        if with_gradient:
-            out += (
-                carry[1].at[e].add(form_bar * used[:, None, None]),
-                carry[2].at[e].add(sky_bar * used[:, None]),
-            )
-        return out
-
-    return lax.fori_loop(0, (patch.n_blocks + width - 1) // width, wide_step, carry)
+        return (total,)
+    return total, *pullback(bars[0]), bars[1]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -288,9 +238,9 @@ def plain_delta_chi2(
     def body(total, block):
         e = patch.block_exposure[block]
         model = block_model(form, sky, patch, mode, block)
-        weight = _tiles(patch.ierr, block) ** 2
-        m0 = 0.0 if reference is None else _tiles(reference, block)
-        delta = (weight * (m0 - model) * (2.0 * _tiles(patch.data, block) - m0 - model)).sum()
+        weight = tiles_of(patch.ierr, block) ** 2
+        m0 = 0.0 if reference is None else tiles_of(reference, block)
+        delta = (weight * (m0 - model) * (2.0 * tiles_of(patch.data, block) - m0 - model)).sum()
         used = (block < patch.n_blocks).astype(delta.dtype)
         return total.at[e].add(delta * used), None
 

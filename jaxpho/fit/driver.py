@@ -14,6 +14,7 @@ from jaxpho.core.sources import SHAPE, SOURCE_TYPES, base_name
 from jaxpho.fit import quality
 from jaxpho.fit.advice import astrometry_gain
 from jaxpho.fit.blur import mixture_needed, too_coarse
+from jaxpho.fit.draws import SCALARS, Draws
 from jaxpho.fit.optimize import Z_LIMIT, Optimum, optimize
 from jaxpho.fit.options import FitOptions, SampleOptions
 from jaxpho.fit.parameters import ParameterTable
@@ -27,8 +28,9 @@ from jaxpho.fit.posterior import (
 )
 from jaxpho.fit.problem import astrometry_of, make_problem
 from jaxpho.fit.result import PatchResult
-from jaxpho.fit.sample import SCALARS, Draws, sample, whitening
+from jaxpho.fit.sample import sample
 from jaxpho.fit.start import source_starts
+from jaxpho.fit.target import whitening
 
 log = logging.getLogger("jaxpho.fit")
 

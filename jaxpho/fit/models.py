@@ -5,6 +5,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax import Array
 
+from jaxpho.fit.marginal import Layout, conditional, place
 from jaxpho.fit.posterior import DEFAULT_STATIC, Problem, Static, log_density
 from jaxpho.fit.transforms import physical
 
@@ -38,3 +39,43 @@ def whitened_model(
     z = centre + jnp.sum(factor * xi, -1)
     numpyro.deterministic("theta", physical(z, problem.transform))
     numpyro.factor("posterior", log_density(z, problem, reference, static))
+
+
+def marginal_model(
+    problem: Problem,
+    layout: Layout,
+    factor: Array,
+    reference: Array,
+    static: Static = DEFAULT_STATIC,
+):
+    """numpyro model of a patch with fluxes and sky integrated out, in whitened coordinates.
+
+    One site ``xi`` [k], with the sampled entries of z at ``base + factor xi``; ``theta`` has the
+    linear parameters at their values of the mode: `jaxpho.fit.marginal.draw_linear` draws them.
+
+    Parameters
+    ----------
+    problem : Problem
+    layout : Layout
+    factor : Array
+        [k, k] as for `whitened_model`, of the sampled parameters.
+    reference : Array
+        [M, N] model that chi2 is relative to.
+    static : Static
+    """
+    k = layout.nonlinear.shape[0]
+    xi = numpyro.sample("xi", dist.ImproperUniform(dist.constraints.real_vector, (), (k,)))
+    nonlinear = unwhiten(xi, layout, factor)
+    numpyro.deterministic(
+        "theta", physical(place(layout.base, nonlinear, layout), problem.transform)
+    )
+    found = conditional(nonlinear, problem, layout, reference, static)
+    numpyro.factor("posterior", -found.energy)
+
+
+def unwhiten(xi: Array, layout: Layout, factor: Array) -> Array:
+    """Sampled entries of z [k] at whitened coordinates; padding starts from zero."""
+    n = layout.base.shape[0]
+    pad = layout.nonlinear >= n
+    centre = jnp.where(pad, 0.0, layout.base[jnp.minimum(layout.nonlinear, n - 1)])
+    return centre + jnp.sum(factor * xi, -1)

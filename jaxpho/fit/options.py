@@ -116,7 +116,7 @@ class SampleOptions:
     method: str = option(
         "nuts",
         "nuts: no-U-turn sampler whitened by the Fisher matrix; none: optimum and Laplace errors",
-        choices=("nuts", "none"),
+        choices=("nuts", "marginal", "none"),
     )
     num_warmup: int = option(50, "warm-up iterations per chain (step size only)", ge=10)
     num_samples: int = option(100, "draws per chain and round", ge=10)

@@ -152,6 +152,12 @@ class ParameterTable:
         )
 
 
+def parameter_bucket(n: int) -> int:
+    """Padded parameter count: multiples of 4 up to 16, then of 8, then of 16."""
+    step = 4 if n <= 16 else 8 if n <= 64 else 16
+    return -(-n // step) * step
+
+
 class _Builder:
     """Collects parameters and constants; hands out indices (constants count from -1 down)."""
 

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxpho.core.blocks import TwoSum
 from jaxpho.core.fisher import normal_equations
-from jaxpho.core.likelihood import TwoSum, delta_chi2
+from jaxpho.core.likelihood import delta_chi2
 from jaxpho.core.patch import Patch
 from jaxpho.core.pixel import PixelMode
 from jaxpho.core.render import render
@@ -93,7 +94,9 @@ def evaluate(
     """
     patch, scene, tr, mixture = problem
     theta = physical(z, tr)
-    normal = normal_equations(theta, scene, patch, mixture, reference, static.mode, linear_only)
+    normal = normal_equations(
+        theta, scene, patch, mixture, reference, static.mode, linear_only, static.width
+    )
     slope = jax.jacfwd(coordinate)(z, tr)
     jacobian = slope * jnp.where(tr.log, theta, 1.0)[:, None]
     half = jnp.matmul(normal.fisher, jacobian, precision=HIGHEST)

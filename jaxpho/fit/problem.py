@@ -9,14 +9,8 @@ import numpy as np
 from jaxpho.core.sersic import load_mixture
 from jaxpho.errors import InputError
 from jaxpho.fit.options import FitOptions
-from jaxpho.fit.parameters import ParameterTable, SourceStart, build_parameters
+from jaxpho.fit.parameters import ParameterTable, SourceStart, build_parameters, parameter_bucket
 from jaxpho.fit.posterior import Problem
-
-
-def _bucket(n: int) -> int:
-    """Padded parameter count: multiples of 4 up to 16, then of 8, then of 16."""
-    step = 4 if n <= 16 else 8 if n <= 64 else 16
-    return -(-n // step) * step
 
 
 def _components(n: int) -> int:
@@ -68,7 +62,7 @@ def make_problem(
         exposures=packed.exposures,
         exposure_bands=packed.exposure_bands,
         n_exposures=packed.patch.n_exposures,
-        size=_bucket,
+        size=parameter_bucket,
         component_size=_components,
         dtype=dtype,
     )

@@ -8,21 +8,28 @@ five times the cost. Where a posterior is so far from normal that they do not su
 choose longer ones. Chains run as one vectorised program.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo, log_density
 
-from jaxpho.fit.models import whitened_model
+from jaxpho.fit.draws import STATISTICS, Draws, Record, diagnose
+from jaxpho.fit.marginal import draw_linear
+from jaxpho.fit.models import marginal_model, unwhiten, whitened_model
 from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import SampleOptions
-from jaxpho.fit.posterior import HIGHEST, Problem, Static, evaluate, model_of
+from jaxpho.fit.posterior import Problem, Static
+from jaxpho.fit.target import (
+    Arguments,
+    MarginalArguments,
+    make_arguments,
+    starting_energies,
+    whitening,
+)
 from jaxpho.fit.transforms import physical
 
 CHUNK = 25
@@ -37,78 +44,6 @@ _SHORT_PHASE = 10**6
 """numpyro has one depth for its warm-up, whose length this is, and one for later iterations."""
 TRIALS = 8
 """Times that the first draws may be thrown away for a smaller step."""
-STATISTICS = ("step_size", "diverging", "n_steps", "accept", "energy", "potential")
-"""Of every iteration: step size, divergence, leapfrog steps, acceptance, total energy and minus the
-log density in the whitened coordinates (both up to one constant)."""
-
-
-SCALARS = ("divergences", "gradients", "warmup_gradients", "accept", "step_size", "rounds")
-"""Fields of `Draws` that are one number each."""
-
-
-@dataclass
-class Draws:
-    """Draws of the posterior and how the sampler fared.
-
-    Attributes
-    ----------
-    theta : ndarray
-        [chains, draws, n] physical parameters.
-    rhat, ess : ndarray
-        [n] split R-hat and effective sample size.
-    divergences, gradients : int
-        after warm-up; gradients are leapfrog steps summed over chains.
-    warmup_gradients : int
-    accept, step_size : float
-    rounds : int
-    statistics : dict
-        Of every draw, each [chains, draws]; see `STATISTICS`.
-    warmup : ndarray
-        [chains, warm-up iterations, n] physical parameters; draws that were thrown away for a
-        smaller step are its last.
-    warmup_statistics : dict
-        As ``statistics``, of the warm-up.
-    mass_matrix_initial, mass_matrix_final : ndarray
-        [n, n] float64 mass matrix in the unconstrained parameters z (`jaxpho.fit.transforms`) at
-        the first iteration and at the last. The coordinates are whitened with the Fisher matrix
-        at the mode and only the step size is adapted: one is the other.
-    """
-
-    theta: np.ndarray
-    rhat: np.ndarray
-    ess: np.ndarray
-    divergences: int
-    gradients: int
-    warmup_gradients: int
-    accept: float
-    step_size: float
-    rounds: int
-    statistics: dict[str, np.ndarray]
-    warmup: np.ndarray
-    warmup_statistics: dict[str, np.ndarray]
-    mass_matrix_initial: np.ndarray
-    mass_matrix_final: np.ndarray
-
-    def of_parameters(self, n: int) -> dict:
-        """The arrays as fields of a `PatchResult` whose first n parameters are not padding."""
-        return {
-            "samples": self.theta[..., :n],
-            "statistics": self.statistics,
-            "warmup": self.warmup[..., :n],
-            "warmup_statistics": self.warmup_statistics,
-            # padding is independent of the parameters: its rows and columns can be left out
-            "mass_matrix_initial": self.mass_matrix_initial[:n, :n],
-            "mass_matrix_final": self.mass_matrix_final[:n, :n],
-        }
-
-
-class Arguments(NamedTuple):
-    """What the sampled density depends on, see `whitened_model`."""
-
-    problem: Problem
-    centre: jax.Array
-    factor: jax.Array
-    reference: jax.Array
 
 
 class Settings(NamedTuple):
@@ -116,6 +51,7 @@ class Settings(NamedTuple):
 
     static: Static
     max_tree_depth: int
+    marginal: bool = False
 
 
 class Adaptation(NamedTuple):
@@ -131,7 +67,9 @@ class _Sampler:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        model = partial(whitened_model, static=settings.static)
+        model = marginal_model if settings.marginal else whitened_model
+        kind = MarginalArguments if settings.marginal else Arguments
+        model = partial(model, static=settings.static)
 
         # compiled on its own, or every place in the tree that needs it would trace it again
         @jax.jit
@@ -139,10 +77,11 @@ class _Sampler:
             return -log_density(model, tuple(arguments), {}, {"xi": xi})[0]
 
         self._init, self._sample = hmc(
-            potential_fn_gen=lambda *a: lambda xi: energy(xi, Arguments(*a)), algo="NUTS"
+            potential_fn_gen=lambda *a: lambda xi: energy(xi, kind(*a)), algo="NUTS"
         )
         self.begin = jax.jit(jax.vmap(self._begin, (0, 0, 0, 0, None, None)))
         self.advance = jax.jit(self._advance)
+        self.finish = jax.jit(self._finish)
 
     def _begin(self, key, xi, energy, gradient, arguments: Arguments, step_size):
         longest = self.settings.max_tree_depth
@@ -159,7 +98,7 @@ class _Sampler:
         )
 
     def _advance(self, state, arguments: Arguments, adaptation: Adaptation):
-        """`CHUNK` iterations of all chains; draws of theta and statistics are collected."""
+        """`CHUNK` iterations of all chains; draws of xi and statistics are collected."""
         sample = jax.vmap(lambda s: self._sample(s, model_args=tuple(arguments)))
 
         def step(carry, _):
@@ -177,9 +116,20 @@ class _Sampler:
 
         start = state, adaptation.count
         (state, _), (xi, *statistics) = jax.lax.scan(step, start, length=CHUNK)
-        z = arguments.centre + jnp.einsum("ij,dcj->dci", arguments.factor, xi, precision=HIGHEST)
-        theta = jax.vmap(jax.vmap(lambda x: physical(x, arguments.problem.transform)))(z)
-        return state, theta, *statistics
+        return state, xi, *statistics
+
+    def _finish(self, key, xi, arguments):
+        """Draws of theta [draw, chain, n] of those of xi."""
+
+        def one(key, xi):
+            a = arguments
+            if self.settings.marginal:
+                z = unwhiten(xi, a.layout, a.factor)
+                return draw_linear(key, z, a.problem, a.layout, a.reference, self.settings.static)
+            return physical(a.centre + jnp.sum(a.factor * xi, -1), a.problem.transform)
+
+        keys = jax.random.split(key, xi.shape[:2])
+        return jax.lax.map(lambda a: jax.vmap(one)(*a), (keys, xi))
 
 
 @lru_cache(maxsize=16)
@@ -188,18 +138,13 @@ def _sampler(settings: Settings) -> _Sampler:
     return _Sampler(settings)
 
 
-def whitening(curvature: np.ndarray) -> np.ndarray:
-    """Factor W with W W^T the inverse of a curvature matrix, stable for any scaling."""
-    scale = 1.0 / np.sqrt(np.maximum(np.diag(curvature), 1e-30))
-    scaled = curvature * np.outer(scale, scale)
-    value, basis = np.linalg.eigh(scaled)
-    value = np.maximum(value, 1e-8 * value.max())
-    # a symmetric root mixes parameters least: each xi stays close to its own parameter
-    return scale[:, None] * ((basis / np.sqrt(value)) @ basis.T)
-
-
 def sample(
-    key: jax.Array, mode: Optimum, problem: Problem, options: SampleOptions, static: Static
+    key: jax.Array,
+    mode: Optimum,
+    problem: Problem,
+    options: SampleOptions,
+    static: Static,
+    linear: np.ndarray | None = None,
 ) -> Draws:
     """Draw from the posterior of a patch.
 
@@ -212,6 +157,8 @@ def sample(
     problem : Problem
     options : SampleOptions
     static : Static
+    linear : ndarray, optional
+        [n] bool, what ``method="marginal"`` integrates over.
 
     Returns
     -------
@@ -220,44 +167,46 @@ def sample(
     dtype = problem.patch.data.dtype
     warmup_chunks = -(-options.num_warmup // CHUNK)
     draw_chunks = -(-options.num_samples // CHUNK)
-    sampler = _sampler(Settings(static, options.max_tree_depth))
+    marginal = options.method == "marginal"
+    sampler = _sampler(Settings(static, options.max_tree_depth, marginal))
     factor = whitening(mode.curvature)
     mass_matrix = np.linalg.inv(factor @ factor.T)
-    arguments = Arguments(
-        problem,
-        jnp.asarray(mode.z, dtype),
-        jnp.asarray(factor, dtype),
-        model_of(jnp.asarray(mode.theta, dtype), problem, static),
-    )
-    start_key, key = jax.random.split(key)
-    xi = 0.5 * jax.random.normal(start_key, (options.num_chains, len(mode.z)), dtype)
+    start_key, chain_key, warmup_key, draw_key = jax.random.split(key, 4)
+    arguments = make_arguments(mode, problem, static, linear if marginal else None)
+    xi = 0.5 * jax.random.normal(start_key, (options.num_chains, len(arguments.factor)), dtype)
     state = sampler.begin(
-        jax.random.split(key, options.num_chains), xi, *_energies(xi, arguments, static),
-        arguments, STEP_SIZE,
+        jax.random.split(chain_key, options.num_chains), xi,
+        *starting_energies(xi, arguments, static), arguments, STEP_SIZE,
     )  # fmt: skip
-    warmup = _Record()
+
+    def keep(record, key, xi, found):
+        """Add a chunk to a record; its draws are the same whatever came before it."""
+        key = jax.random.fold_in(key, len(record.theta))
+        record.add(sampler.finish(key, xi, arguments), found)
+
+    warmup = Record()
     for chunk in range(warmup_chunks):
         adaptation = Adaptation(float(chunk * CHUNK), options.target_accept, 1.0)
-        state, theta, *found = sampler.advance(state, arguments, adaptation)
-        warmup.add(theta, found)
+        state, xi, *found = sampler.advance(state, arguments, adaptation)
+        keep(warmup, warmup_key, xi, found)
     sizes = np.log(warmup.all("step_size"))
     step = float(np.exp(sizes[len(sizes) // 2 :].mean()))
     # the first draws count only if every chain moved
     constant = Adaptation(0.0, options.target_accept, 0.0)
     for _ in range(TRIALS):
         state = with_step_size(state, step)
-        after, theta, *found = sampler.advance(state, arguments, constant)
+        after, xi, *found = sampler.advance(state, arguments, constant)
         if _moving(found[STATISTICS.index("accept")], options):
             break
         state, step = after, SHRINK * step
-        warmup.add(theta, found)
-    draws = _Record()
-    draws.add(theta, found)
+        keep(warmup, warmup_key, xi, found)
+    draws = Record()
+    keep(draws, draw_key, xi, found)
     state = after
     for rounds in range(1, options.max_rounds + 1):  # noqa: B007 (reported)
         while len(draws.theta) < rounds * draw_chunks:
-            state, theta, *found = sampler.advance(state, arguments, constant)
-            draws.add(theta, found)
+            state, xi, *found = sampler.advance(state, arguments, constant)
+            keep(draws, draw_key, xi, found)
         theta = draws.chains()
         rhat, ess = diagnose(theta)
         if np.nanmax(rhat) < options.max_rhat and np.nanmin(ess) > options.min_ess:
@@ -285,49 +234,6 @@ def sample(
     )
 
 
-class _Record:
-    """Draws and statistics as they come, [iteration, chain, ...] a call."""
-
-    def __init__(self):
-        self.theta: list[np.ndarray] = []
-        self.found: list[list[np.ndarray]] = []
-
-    def add(self, theta, found) -> None:
-        self.theta.append(np.asarray(theta))
-        self.found.append([np.asarray(a) for a in found])
-
-    def all(self, name: str, last: int = 0) -> np.ndarray:
-        """[iteration, chain] of a statistic, of the last calls only where their number is given.
-
-        The step size, which all chains share, is [iteration].
-        """
-        k = STATISTICS.index(name)
-        return np.concatenate([found[k] for found in self.found[-last:]])
-
-    def chains(self) -> np.ndarray:
-        """[chain, iteration, n]."""
-        return np.swapaxes(np.concatenate(self.theta), 0, 1)
-
-    def statistics(self) -> dict[str, np.ndarray]:
-        """Name -> [chain, iteration]."""
-        shape = self.all("accept").T.shape
-        return {name: np.broadcast_to(self.all(name).T, shape) for name in STATISTICS}
-
-
-def _energies(xi, arguments: Arguments, static: Static):
-    """Potential energy and its gradient at [chain, n] points, by the optimiser's own program."""
-    energies, gradients = [], []
-    for one in np.asarray(xi, np.float64):
-        z = np.asarray(arguments.centre, np.float64) + np.asarray(arguments.factor) @ one
-        found = evaluate(
-            jnp.asarray(z, xi.dtype), arguments.problem, arguments.reference,
-            static=static, volume=1.0,
-        )  # fmt: skip
-        energies.append(0.5 * (found.chi2.high + found.chi2.low) + found.energy)
-        gradients.append(jnp.matmul(found.gradient, arguments.factor, precision=HIGHEST))
-    return jnp.stack(energies), jnp.stack(gradients)
-
-
 def _moving(accept, options: SampleOptions) -> bool:
     """Whether every chain accepted enough, of acceptances [draw, chain]."""
     return np.asarray(accept).mean(0).min() >= SHRINK_BELOW * options.target_accept
@@ -337,21 +243,3 @@ def with_step_size(state, step_size: float):
     """The state of vectorised chains with one step size for all."""
     sizes = jnp.full_like(state.adapt_state.step_size, step_size)
     return state._replace(adapt_state=state.adapt_state._replace(step_size=sizes))
-
-
-def diagnose(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split R-hat and effective sample size [n] of draws [chains, draws, n].
-
-    The effective size is the smaller one of those for the mean and for the variance: successive
-    draws on opposite sides of the mean know it well, and say little about the error.
-    """
-    x = np.asarray(theta, np.float64)
-    with np.errstate(all="ignore"):
-        ess = np.minimum(_ess(x), _ess((x - x.mean((0, 1))) ** 2))
-        return split_gelman_rubin(x), ess
-
-
-def _ess(x):
-    """Effective sample size; of draws that alternate its estimate is unbounded, then negative."""
-    size = effective_sample_size(x)
-    return np.where(size < 0, x.shape[0] * x.shape[1], size)

@@ -45,14 +45,14 @@ def dense(s, theta, mode="fourth"):
     return jacobian.T @ jacobian, -jacobian.T @ r
 
 
-compiled = jax.jit(normal_equations, static_argnums=(5, 6))
+compiled = jax.jit(normal_equations, static_argnums=(5, 6, 7))
 
 
-def fused(s, theta, reference=None, mode="fourth", linear_only=False):
+def fused(s, theta, reference=None, mode="fourth", linear_only=False, width=1):
     theta = jnp.asarray(theta, s.patch.data.dtype)
     if reference is None:
         reference = jnp.zeros_like(s.patch.data)
-    return compiled(theta, s.scene, s.patch, s.mixture, reference, mode, linear_only)
+    return compiled(theta, s.scene, s.patch, s.mixture, reference, mode, linear_only, width)
 
 
 def assert_equal(found, matrix, gradient, tolerance):
@@ -74,6 +74,16 @@ def test_all_parameters_in_float64(x64):
     theta = s.theta * 1.01
     found = fused(s, theta)
     assert_equal(found, *dense(s, theta), TOL["float64"])
+
+
+def test_wide_steps_give_the_same_sums(x64):
+    """Blocks at once, as on GPUs; the last step is not full."""
+    s = small(np.float64)
+    assert int(s.patch.n_blocks) % 4 != 0
+    one, wide = (fused(s, s.theta * 1.01, width=w) for w in (1, 4))
+    assert_equal(wide, np.asarray(one.fisher), np.asarray(one.gradient), TOL["float64"])
+    totals = [n.chi2.high.sum() + n.chi2.low.sum() for n in (one, wide)]
+    np.testing.assert_allclose(*totals, rtol=1e-12)
 
 
 def test_float32(x64):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from synthetic_patch import make, oracle_chi2, oracle_model
 
-from jaxpho.core.likelihood import TwoSum, delta_chi2, plain_delta_chi2, two_sum_add
+from jaxpho.core.blocks import TwoSum, two_sum_add
+from jaxpho.core.likelihood import delta_chi2, plain_delta_chi2
 from jaxpho.core.render import render
 from jaxpho.core.scene import row_gaussians, scene_rows
 

@@ -6,7 +6,7 @@ import pytest
 from synthetic_result import EXPOSURES, make_result
 
 from jaxpho.errors import InputError
-from jaxpho.fit.sample import diagnose
+from jaxpho.fit.draws import diagnose
 from jaxpho.inference_data import Groups, make_inference_data, scalars, write_groups
 from jaxpho.output.inference import groups_of, to_inference_data, write_inference_data
 
