@@ -244,7 +244,7 @@ def fit_patch(
     messages += astrometry_gain(fitter, optimum, chi2, npix, areas)
     seconds = {"map": time.perf_counter() - clock}
     draws = None
-    if sampling.method == "nuts" and n and not (stop_if_coarse and needed != mixture):
+    if sampling.method != "none" and n and not (stop_if_coarse and needed != mixture):
         clock = time.perf_counter()
         draws = _draw(fitter, optimum, sampling, key)
         seconds["sample"] = time.perf_counter() - clock
@@ -298,7 +298,7 @@ def _draw(fitter: _Fitter, optimum: Optimum, sampling: SampleOptions, key) -> Dr
     theta = to_physical(jnp.asarray(z, fitter.dtype), fitter.problem.transform)
     mode = fitter.optimize(np.asarray(theta), with_volume=True)
     key = jax.random.PRNGKey(0) if key is None else key
-    return sample(key, mode, fitter.problem, sampling, fitter.static)
+    return sample(key, mode, fitter.problem, sampling, fitter.static, fitter.linear)
 
 
 def _diagnostics(optimum: Optimum, draws: Draws | None, n: int) -> dict:

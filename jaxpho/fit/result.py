@@ -30,7 +30,7 @@ class PatchResult:
     bounds : [npar, 2] lowest and highest value of each parameter, infinite where it has none (of
         e1 and e2: minus and plus the largest ellipticity), or None.
     statistics : name -> [nchain, ndraw] of every draw: step_size, diverging, n_steps, accept,
-        energy, potential (`jaxpho.fit.sample.STATISTICS`); empty without draws.
+        energy, potential (`jaxpho.fit.draws.STATISTICS`); empty without draws.
     warmup : [nchain, nwarmup, npar] the sampler's warm-up, or None.
     warmup_statistics : as `statistics`, [nchain, nwarmup].
     mass_matrix_initial, mass_matrix_final : [npar, npar] mass matrix of the sampler in its

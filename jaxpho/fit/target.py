@@ -1,4 +1,4 @@
-"""What is sampled: the posterior in whitened coordinates, linear parameters integrated out or not."""
+"""What is sampled: the posterior in whitened coordinates, fluxes and sky integrated out or not."""
 
 from typing import NamedTuple
 
@@ -43,8 +43,16 @@ def whitening(curvature: np.ndarray) -> np.ndarray:
 
 def make_arguments(
     mode: Optimum, problem: Problem, static: Static, linear: np.ndarray | None = None
-):
-    """Centre, whitening and reference of the density, the linear parameters integrated or not."""
+) -> Arguments | MarginalArguments:
+    """Centre, whitening and reference of the density in whitened coordinates.
+
+    Parameters
+    ----------
+    mode, problem, static
+        As for `jaxpho.fit.sample.sample`.
+    linear : ndarray, optional
+        [n] bool, what is integrated out; None for nothing.
+    """
     dtype = problem.patch.data.dtype
     reference = model_of(jnp.asarray(mode.theta, dtype), problem, static)
     if linear is None:

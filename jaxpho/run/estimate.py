@@ -82,7 +82,7 @@ def dry_run(config: Config) -> str:
         f"{sum(cost.parameters for cost in costs)} parameters, "
         f"{sum(cost.pixels for cost in costs)} pixels"
     )
-    nuts = config.sample.method == "nuts"
+    nuts = config.sample.method != "none"
     compiling = shapes * (MAP_COMPILE_SECONDS + nuts * SAMPLE_COMPILE_SECONDS)
     fitting = sum(
         cost.seconds * (config.patches.sweeps if region.fixed else 1)
@@ -136,7 +136,7 @@ def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
         for component in SOURCE_TYPES[peak.type].components
     )
     sample, calls = config.sample, MAP_EVALUATIONS
-    if sample.method == "nuts":
+    if sample.method != "none":
         draws = sample.num_warmup + min(ROUNDS, sample.max_rounds) * sample.num_samples
         calls += GRADIENTS_PER_DRAW * sample.num_chains * draws
     seconds = PATCH_SECONDS + calls * tiles * TILE_PIXELS * gaussians * EVALUATION_SECONDS
