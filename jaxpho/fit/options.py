@@ -115,9 +115,9 @@ class SampleOptions:
 
     method: str = option(
         "nuts",
-        "nuts: no-U-turn sampler whitened by the Fisher matrix; marginal: the same with fluxes and sky "
-        "integrated out and drawn afterwards, exact too (half the gradients per effective sample in "
-        "blends, each about twice the cost); none: optimum and Laplace errors",
+        "nuts: no-U-turn sampler whitened by the Fisher matrix; marginal: the same with fluxes "
+        "and sky integrated out and drawn afterwards, as exact (half the gradients per effective "
+        "sample in blends, at about twice the cost each); none: optimum and Laplace errors",
         choices=("nuts", "marginal", "none"),
     )
     num_warmup: int = option(50, "warm-up iterations per chain (step size only)", ge=10)
