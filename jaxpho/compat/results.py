@@ -3,7 +3,7 @@
 Data sets, with A active sources, N = A (B + 6) parameters and T draws:
 
 chain [T, N], starting_position [N], reference_coordinates [2], bandlist, shapenames, exposures;
-structured, a row per source: active (start), final (fit), fixed, bounds (two values a field),
+structured, a row per source: active (start), final (last draw), fixed, bounds (two values a field),
 chaincat (T values a field); stats, structured [T]; cov [N, N], the inverse mass matrix in the
 unconstrained parameters of the sampler. Ours beside them: mass_matrix_initial, mass_matrix_final
 [N, N] in the same parameters; group warmup with chain and stats of the warm-up.
@@ -118,7 +118,7 @@ def write_forcepho_samples(
     Returns
     -------
     ndarray
-        The catalogue `final`.
+        The catalogue `final`: the last draw, the optimum when there are no draws.
 
     Raises
     ------
@@ -129,7 +129,6 @@ def write_forcepho_samples(
     active = list(range(membership.n_active))
     held = range(membership.n_active, len(result.source_ids))
     held = [s for s in held if is_plain(result, s)]  # for information: others are left out
-    best = to_forcepho(result, result.theta, active)
     start = to_forcepho(result, result.theta if result.start is None else result.start, active)
     chain, stats = _chain(result, result.samples, result.statistics, active, tune=False)
     arrays = {
@@ -142,7 +141,7 @@ def write_forcepho_samples(
             f"{b}/{e}" for b, e in zip(result.exposure_bands, result.exposures, strict=True)
         ),
         "active": catalog_of(result, start, active, membership),
-        "final": catalog_of(result, best, active, membership),
+        "final": catalog_of(result, chain[-1], active, membership),
     }
     arrays["active"]["is_active"] = arrays["final"]["is_active"] = 1
     arrays["final"]["n_iter"], arrays["final"]["n_patch"] = len(chain), 1
