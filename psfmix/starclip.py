@@ -38,11 +38,11 @@ class Errors(NamedTuple):
     Attributes
     ----------
     noise : infinite in unusable pixels
-    floor : the least error of the model; with the noise it weighs the pixels of the fit
+    floor : the least error of the model, a part of it and of its peak; with the noise it weighs
+        the pixels of the fit
     model : error of the model as its residuals show it; with the noise it says what is an outlier
 
-    A fit that were weighted with the last could settle for any core: the worse it is, the less it
-    would count.
+    A fit weighted with the last could settle for any core: the worse a ring, the less it counts.
     """
 
     noise: np.ndarray
