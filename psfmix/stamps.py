@@ -87,8 +87,10 @@ class Stamps:
         return self.images.shape[1:]
 
     def on(self, detector):
-        """The same stars on a detector of (nx, ny) pixels."""
-        return replace(self, detector=tuple(detector))
+        """The same stars on a detector of (nx, ny) pixels; stars outside it are flagged."""
+        inside = np.all((self.positions > -0.5) & (self.positions < np.array(detector) - 0.5), 1)
+        flags = np.where(inside, self.flags, self.flags | StarFlag.OUTSIDE)
+        return replace(self, detector=tuple(detector), flags=flags)
 
     def centers(self):
         """The catalogue's positions in pixels of each stamp, array (nstar, 2)."""

@@ -9,8 +9,12 @@ import numpy as np
 from psfmix.stamps import StarFlag
 from psfmix.starfit import star_derivatives
 
-# Errors of the model: at least this part of the model in every pixel (PSFEx's PSF_ACCURACY).
+# Errors of the model: at least this part of the model in every pixel (PSFEx's PSF_ACCURACY), and
+# the same in all pixels, in units of the star's peak, as the cores of the bright stars show it: a
+# mixture that cannot follow the spikes of a space telescope would give its core away for them,
+# because the noise is low there. Of the absolute residuals this quantile counts, in sigmas.
 ACCURACY = 0.01
+_QUANTILE, _QUANTILE_SIGMAS = 0.9, 1.645
 # The rest is measured in rings of at least so many pixels of the brightest third of the stars.
 _RING, _BRIGHT, _FEWEST = 30, 3, 5
 # A ring's scatter has to exceed the noise by this many standard errors to count.
@@ -34,11 +38,11 @@ class Errors(NamedTuple):
     Attributes
     ----------
     noise : infinite in unusable pixels
-    floor : the least error of the model; with the noise it weighs the pixels of the fit
+    floor : the least error of the model, a part of it and of its peak; with the noise it weighs
+        the pixels of the fit
     model : error of the model as its residuals show it; with the noise it says what is an outlier
 
-    A fit that were weighted with the last could settle for any core: the worse it is, the less it
-    would count.
+    A fit weighted with the last could settle for any core: the worse a ring, the less it counts.
     """
 
     noise: np.ndarray
@@ -79,7 +83,7 @@ def _radius(problem, state):
     return np.hypot(problem.x[None] - state.center[:, :1], problem.y[None] - state.center[:, 1:])
 
 
-def errors_of(problem, state, ivar, gain, stars, accuracy=ACCURACY):
+def errors_of(problem, state, ivar, gain, stars, fwhm, accuracy=ACCURACY):
     """Noise of every pixel, and how wrong the model is there.
 
     The second is what the residuals of the bright stars scatter more than their noise, as a
@@ -95,6 +99,8 @@ def errors_of(problem, state, ivar, gain, stars, accuracy=ACCURACY):
     gain : float or None
     stars : int array
         Those that are used.
+    fwhm : float
+        Native px.
     accuracy : float
         Least error of the model for outliers, as a part of it.
 
@@ -108,22 +114,37 @@ def errors_of(problem, state, ivar, gain, stars, accuracy=ACCURACY):
     if gain is not None:
         variance = variance + np.maximum(signal, 0.0) / gain
     radius = _radius(problem, state)
-    part = _ring_errors(problem, state, variance, radius, stars)
+    bright = _bright(state, stars)
+    part = _ring_errors(problem, state, variance, radius, bright)
+    level = _core_error(problem, state, variance, radius < _JUDGED * fwhm, bright)
     flux = np.maximum(state.flux, 0.0)[:, None]
-    least = np.abs(signal)
+    size, even = np.abs(signal), level * np.abs(signal).max(axis=1, keepdims=True)
     usable = np.isfinite(variance)
-    return Errors(
-        np.sqrt(variance),
-        np.where(usable, ACCURACY * least, 0.0),
-        np.where(usable, np.hypot(accuracy * least, flux * part), 0.0),
-    )
+    floor = np.hypot(ACCURACY * size, even)
+    model = np.sqrt((accuracy * size) ** 2 + even**2 + (flux * part) ** 2)
+    return Errors(np.sqrt(variance), np.where(usable, floor, 0.0), np.where(usable, model, 0.0))
 
 
-def _ring_errors(problem, state, variance, radius, stars):
+def _bright(state, stars):
+    """The brightest third of the stars: the others' noise says nothing about the model."""
+    bright = stars[np.argsort(-state.flux[stars])[: max(_FEWEST, len(stars) // _BRIGHT)]]
+    return bright[state.flux[bright] > 0]
+
+
+def _core_error(problem, state, variance, core, bright):
+    """Error of the model in the cores of bright stars, in units of their peaks."""
+    used = core[bright] & np.isfinite(variance[bright])
+    if not used.any():
+        return 0.0
+    peak = state.flux[bright][:, None] * state.profile[bright].max(axis=1, keepdims=True)
+    residual = (np.abs((problem.images - state.model)[bright]) / peak)[used]
+    noise = (variance[bright] / peak**2)[used]
+    scatter = (np.quantile(residual, _QUANTILE) / _QUANTILE_SIGMAS) ** 2
+    return np.sqrt(max(scatter - np.mean(noise), 0.0))
+
+
+def _ring_errors(problem, state, variance, radius, bright):
     """Error of the model in units of the flux, at every radius."""
-    flux = state.flux[stars]
-    bright = stars[np.argsort(-flux)[: max(_FEWEST, len(stars) // _BRIGHT)]]
-    bright = bright[state.flux[bright] > 0]
     used = (problem.weight[bright] > 0) & np.isfinite(variance[bright])
     if not used.any():
         return np.zeros_like(radius)
@@ -198,14 +219,14 @@ def judge(problem, state, errors, good, start, fixed, stars, fwhm, min_snr):
     npixel = np.zeros(nstar)
     for k in np.flatnonzero(flags == 0):
         core = radius[k] < max(_CORE * fwhm, 1.0)
-        near = good[k] & (radius[k] < max(_JUDGED * fwhm, 2.0))
+        near = good[k] & (radius[k] < max(_JUDGED * fwhm, 2.5))
         npixel[k] = near.sum()
         if not core.any() or np.mean(usable[k][core]) < 1 - _CORE_BAD:
             flags[k] |= StarFlag.UNUSABLE
         elif np.mean(good[k][core]) < (1 - _CORE_BAD) * np.mean(usable[k][core]):
             flags[k] |= StarFlag.CLIPPED
         if npixel[k] < _LEAST:
-            flags[k] |= StarFlag.UNUSABLE if not flags[k] else 0
+            flags[k] |= 0 if flags[k] else StarFlag.CLIPPED
             continue
         if np.hypot(*(state.center[k] - start[k])) > max(_CENTER_FWHM * fwhm, _CENTER_PIXELS):
             flags[k] |= StarFlag.ASTRAY

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
+from astropy.units import UnitsWarning
 from astropy.wcs import WCS
 
 from jaxpho.data.tables import read_table
@@ -111,11 +113,11 @@ def _data(hdus, path, ext, ndim, name):
         index = images[0]
     else:
         index = _index(hdus, path, ext)
-    shape = np.shape(hdus[index].data) if index in images else ()
-    if len(shape) != ndim:
+    values = _values(hdus, index, path)
+    if values.ndim != ndim:
         expected = "(ny, nx)" if ndim == 2 else "(nstar, ny, nx)"
-        raise InputError(f"{name} {path}[{index}] has shape {shape}; expected {expected}")
-    return index, _values(hdus, index, path)
+        raise InputError(f"{name} {path}[{index}] has shape {values.shape}; expected {expected}")
+    return index, values
 
 
 def _index(hdus, path, ext):
@@ -133,7 +135,7 @@ def _values(hdus, index, path):
     try:
         data = np.asarray(hdus[index].data)
         if not hdus[index].is_image or data.dtype.kind not in "fiub" or data.ndim == 0:
-            raise TypeError("no image of numbers")
+            raise TypeError("it holds no image of numbers")
         return data.astype(float)
     except (OSError, TypeError, ValueError) as error:
         raise InputError(f"{path}[{index}] cannot be read ({error})") from error
@@ -204,7 +206,9 @@ def _table_of(hdus, path):
     """The table of positions beside a cube of stamps."""
     for hdu in hdus:
         if isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU):
-            return Table.read(hdu)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnitsWarning)
+                return Table.read(hdu)
     raise InputError(
         f"star stamps {path} have no table of positions; expected a table extension with columns "
         "x, y (or is it an image? then --psf_image names it and --stars the catalogue)"
@@ -220,6 +224,8 @@ def _columns(table, path, names):
             + ", ".join(table.colnames)
         )
     try:
+        if any(table[name].ndim != 1 for name in names):
+            raise ValueError(names)
         return np.stack(
             [np.ma.filled(np.ma.asarray(table[name], float), np.nan) for name in names], axis=-1
         )

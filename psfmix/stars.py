@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.table import Table
@@ -56,7 +56,7 @@ class StarFit:
     signed, includes_pixel : bool
     stamps : Stamps
     table : astropy Table
-        One row per star, see `columns of the table` in docs/psf_mixtures.md.
+        One row per star; docs/psf_mixtures.md lists the columns.
     models, sigma : arrays (nstar, ny, nx)
         What the stamps should look like, and the noise; infinite where unusable.
     used : bool array (nstar, ny, nx)
@@ -177,23 +177,24 @@ def fit_stars(
     state = place(with_weight(problem, robust), state, stars)
     ivar = problem.weight
     fixed = np.array(stamps.flags)
-    bar = tqdm(total=_ROUNDS + (_COARSE_ROUNDS if order else 0), desc="stars", disable=not progress)
-    loop = _Loop(ivar, stamps, center, fixed, start.fwhm, clip, min_snr, bar)
-    problem = with_weight(problem, robust)
-    if order:  # a constant PSF is wrong by the variation that is still to be fitted
-        loop.accuracy = _COARSE_ACCURACY
-    problem, state, verdict = loop.run(problem, state, stars, _COARSE_ROUNDS if order else _ROUNDS)
-    if order:
-        stars = np.flatnonzero(verdict.flags == 0)
-        field = field._replace(order=order)
-        _enough(field, len(stars))
-        problem = Problem(**{**vars(problem), "terms": field.terms(_places(stamps, state.center))})
-        coef = np.concatenate([state.coef, np.zeros((field.nterm - 1, *state.coef.shape[1:]))])
-        state = evaluate(problem, coef, state.center)
-        loop.accuracy = ACCURACY
-        problem, state, verdict = loop.run(problem, state, stars)
-        _enough(field, np.count_nonzero(verdict.flags == 0))
-    bar.close()
+    rounds = _ROUNDS + (_COARSE_ROUNDS if order else 0)
+    with tqdm(total=rounds, desc="stars", disable=not progress) as bar:
+        loop = _Loop(ivar, stamps, center, fixed, start.fwhm, clip, min_snr, bar)
+        problem = with_weight(problem, robust)
+        if order:  # a constant PSF is wrong by the variation that is still to be fitted
+            loop.accuracy = _COARSE_ACCURACY
+        count = _COARSE_ROUNDS if order else _ROUNDS
+        problem, state, verdict = loop.run(problem, state, stars, count)
+        if order:
+            stars = np.flatnonzero(verdict.flags == 0)
+            field = field._replace(order=order)
+            _enough(field, len(stars))
+            problem = replace(problem, terms=field.terms(_places(stamps, state.center)))
+            coef = np.concatenate([state.coef, np.zeros((field.nterm - 1, *state.coef.shape[1:]))])
+            state = evaluate(problem, coef, state.center)
+            loop.accuracy = ACCURACY
+            problem, state, verdict = loop.run(problem, state, stars)
+            _enough(field, np.count_nonzero(verdict.flags == 0))
     return _finish(stamps, problem, state, verdict, loop, field, includes_pixel)
 
 
@@ -208,7 +209,9 @@ class _Loop:
 
     def weigh(self, problem, state, stars):
         """The problem with the weights that its residuals deserve."""
-        errors = errors_of(problem, state, self.ivar, self.stamps.gain, stars, self.accuracy)
+        errors = errors_of(
+            problem, state, self.ivar, self.stamps.gain, stars, self.fwhm, self.accuracy
+        )
         good = clip_pixels(problem, state, errors, self.clip, self.stamps.shape)
         self.errors, self.good = errors, good
         return with_weight(problem, np.where(good, errors.weight, 0.0))
@@ -265,12 +268,14 @@ def _check(stamps, ngauss, order, clip, min_snr):
         raise InputError(f"the order of the PSF's polynomial is {order}; expected 0, 1 or 2")
     if not clip > 0 or not min_snr >= 0:
         raise InputError(f"clip {clip} and signal-to-noise {min_snr} of stars must be positive")
+    if stamps.flags.all():
+        raise InputError(f"none of the {len(stamps)} stars is usable: {counts(stamps.flags)}")
     pixels = np.count_nonzero(stamps.ivar[stamps.flags == 0])
     if ngauss < 1 or 6 * ngauss > pixels:
         raise InputError(
             f"{ngauss} Gaussians of 6 parameters each for {pixels} usable pixels of stars"
         )
-    _enough(Field(order, (0, 0), (1, 1)), np.count_nonzero(stamps.flags == 0) or 1)
+    _enough(Field(order, (0, 0), (1, 1)), np.count_nonzero(stamps.flags == 0))
 
 
 def _enough(field, count):

@@ -136,6 +136,7 @@ def test_a_cube_of_stamps_and_a_grid(tmp_path):
     np.testing.assert_array_equal(stamps.corners[:, 1], np.rint(places[:, 1]) - 14)
 
 
+@pytest.mark.filterwarnings("ignore:File may have been truncated")
 def test_refusals_of_files(image, tmp_path):
     folder, places = image
     stars, picture = folder / "stars.csv", folder / "image.fits"
@@ -148,7 +149,9 @@ def test_refusals_of_files(image, tmp_path):
     fits.HDUList([one, table]).writeto(tmp_path / "three.fits")
     Table({"ra": [150.0], "dec": [2.0]}).write(tmp_path / "sky.csv")
     fits.PrimaryHDU(np.random.default_rng(1).normal(size=(50, 50))).writeto(tmp_path / "nowcs.fits")
+    (tmp_path / "half.fits").write_bytes(picture.read_bytes()[:200_000])
     cases = [
+        ((stars, tmp_path / "half.fits"), {}, "half.fits"),
         ((tmp_path / "away.csv", picture), {}, "none of the 2 stars lies inside the image"),
         ((tmp_path / "other.csv", picture), {}, "no columns x, y .* or ra, dec .*found a"),
         ((tmp_path / "text.csv", picture), {}, "columns x, y must be numbers"),

@@ -263,6 +263,14 @@ def test_stars_that_are_left_out():
     assert not flags[5:].any()
 
 
+def test_one_star_is_enough():
+    images, ivar, places, flux = stamps_of(n=1, seed=12, spoiled=False, flux=(1e6, 1e6))
+    fit = fit_stars(make_stamps(images, ivar, places, gain=GAIN), ngauss=3)
+    assert fit.accepted.all()
+    # a star of 2e6 electrons knows its own peak to .5 %, three Gaussians to .6 %
+    assert difference(fit.model().parameters[0], image_of(profile())) < 4 * RESIDUAL
+
+
 def test_cutting():
     image = np.arange(60.0 * 50).reshape(60, 50)
     ivar = np.ones_like(image)
@@ -307,9 +315,11 @@ def test_nothing_to_fit():
     with pytest.raises(InputError, match="Gaussians of 6 parameters"):
         fit_stars(good, ngauss=400)
     none = make_stamps(images, 0 * ivar, places)
-    with pytest.raises(InputError, match="usable pixels"):
+    with pytest.raises(InputError, match="none of the 4 stars is usable: 4 core or half"):
         fit_stars(none)
     with pytest.raises(InputError, match="all of the 4 stars were rejected: 4 faint"):
         fit_stars(good, ngauss=2, min_snr=1e6)
+    with pytest.raises(InputError, match="none of the 4 stars is usable: 4 position"):
+        fit_stars(good.on((10, 10)))
     with pytest.raises(InputError, match="none of the 2 stars lies inside"):
         cut_stamps(np.zeros((50, 50)), np.ones((50, 50)), [[-9, 3], [70, 3]], 21)
