@@ -117,7 +117,7 @@ def exposures_of(result):
     out = []
     for (name, band, *_), wcs in zip(EXPOSURES, make_wcses().values(), strict=True):
         pixels = result.pixels[name]
-        image = {k: np.array(pixels[k]).reshape(SIZE) for k in ("data", "ierr")}
+        image = {k: np.array(pixels[k]).reshape(SIZE) for k in ("data", "ierr")} | {"shape": SIZE}
         out.append(SimpleNamespace(name=name, band=band, wcs=wcs, unit="nJy", header=None, **image))
     return out
 
