@@ -177,6 +177,11 @@ def star_options(g):
     g.add_argument(
         "--min_snr", type=float, default=20.0, help="least flux / error of a star (default 20)"
     )
+    g.add_argument(
+        "--background_sigma", type=float, metavar="SIGMA",
+        help="standard deviation about 0 of the background of stars, image unit; 0 holds it at 0, "
+        "for images without sky, whose far wings then count as light of the star (default: free)",
+    )  # fmt: skip
 
 
 def sizes_of(args):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from psfmix.stamps import StarFlag
-from psfmix.starfit import star_derivatives
+from psfmix.starmodel import star_derivatives
 
 # Errors of the model: at least this part of the model in every pixel (PSFEx's PSF_ACCURACY), and
 # the same in all pixels, in units of the star's peak, as the cores of the bright stars show it: a
@@ -270,13 +270,18 @@ def own_errors(problem, state, errors, k):
     The weights contain the model's errors, the errors quoted only the noise.
     """
     _, own, _ = star_derivatives(problem, state, k)
-    return np.sqrt(np.maximum(np.diag(_sandwich(own, problem.weight[k], errors.noise[k])), 0.0))
+    prior = [0.0, 0.0, 0.0, problem.background_ivar]
+    covariance = _sandwich(own, problem.weight[k], errors.noise[k], prior)
+    return np.sqrt(np.maximum(np.diag(covariance), 0.0))
 
 
-def _sandwich(design, weight, noise):
+def _sandwich(design, weight, noise, prior):
+    """Covariance of coefficients with a normal prior of inverse variances `prior` each."""
     used = weight > 0
     design, weight = design[:, used], weight[used]
-    bread = np.linalg.pinv((design * weight) @ design.T, hermitian=True)
+    matrix = (design * weight) @ design.T + np.diag(prior)
+    unit = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    bread = np.linalg.pinv(matrix * np.outer(unit, unit), hermitian=True) * np.outer(unit, unit)
     return bread @ ((design * (weight * noise[used]) ** 2) @ design.T) @ bread
 
 
@@ -286,7 +291,8 @@ def _lacking(problem, state, errors, k):
     design = np.concatenate([shape, own])
     weight = problem.weight[k]
     residual = problem.images[k] - state.model[k]
-    inverse = np.linalg.pinv((design * weight) @ design.T, hermitian=True)
+    prior = [0.0] * (len(design) - 1) + [problem.background_ivar]
+    inverse = np.linalg.pinv((design * weight) @ design.T + np.diag(prior), hermitian=True)
     found = inverse @ ((design * weight) @ residual)
-    cov = _sandwich(design, weight, errors.noise[k])
+    cov = _sandwich(design, weight, errors.noise[k], prior)
     return found[:3], np.sqrt(np.maximum(np.diag(cov)[:3], 0.0))

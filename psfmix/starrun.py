@@ -73,7 +73,7 @@ def star_psf(args, sizes):
         fit = fit_stars(
             stamps, ngauss=sizes[0], signed=args.signed, order=args.order,
             includes_pixel=args.psf_includes_pixel, clip=args.clip, min_snr=args.min_snr,
-            progress=not args.quiet,
+            background_sigma=args.background_sigma, progress=not args.quiet,
         )  # fmt: skip
     except InputError as error:
         raise InputError(f"{args.stars}: {error}") from error

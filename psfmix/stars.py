@@ -15,17 +15,8 @@ from psfmix.fit import from_array
 from psfmix.model import to_free, to_raw
 from psfmix.stamps import Stamps, first_guess, reason
 from psfmix.starclip import ACCURACY, clip_pixels, errors_of, judge, own_errors
-from psfmix.starfit import (
-    Field,
-    Problem,
-    evaluate,
-    free_at,
-    minimise,
-    normalised,
-    place,
-    revived,
-    with_weight,
-)
+from psfmix.starfit import minimise, normalised, place, revived
+from psfmix.starmodel import Field, Problem, evaluate, free_at, with_weight
 from psfmix.starstack import PIXEL, robust_weights, stack, start_mixture
 
 log = logging.getLogger("psfmix.stars")
@@ -37,6 +28,8 @@ _ROUNDS, _SETTLED, _STEPS = 10, 5, 15
 _COARSE_ROUNDS = 4
 _LAST_STEPS = 60
 _COARSE_ACCURACY = 0.1
+# Of a background that is held, relative to the error of the best pixel.
+_HELD = 1e-4
 
 
 @dataclass(frozen=True)
@@ -131,6 +124,7 @@ def fit_stars(
     includes_pixel=False,
     clip=5.0,
     min_snr=20.0,
+    background_sigma=None,
     progress=False,
 ):
     """One mixture for all stars of a detector, with outliers left out.
@@ -152,6 +146,8 @@ def fit_stars(
         Standard deviations beyond which pixels are left out.
     min_snr : float
         Stars whose flux is less than so many standard errors are left out.
+    background_sigma : float, optional
+        Standard deviation of backgrounds about 0, image unit; 0 holds them there. Default: free.
     progress : bool
         Show a progress bar on standard error.
 
@@ -164,14 +160,16 @@ def fit_stars(
     InputError
         No usable star, or too few for the order or for the number of Gaussians.
     """
-    _check(stamps, ngauss, order, clip, min_snr)
+    _check(stamps, ngauss, order, clip, min_snr, background_sigma)
     center, flux, background = first_guess(stamps)
     usable = (stamps.flags == 0) & (flux > 0)
     if not usable.any():
         raise InputError(f"none of the {len(stamps)} stars is usable: {counts(stamps.flags)}")
     start = start_mixture(stamps, center, flux, background, usable, ngauss, signed, includes_pixel)
     field = Field(0, *_extent(stamps))
-    problem, state = _problem(stamps, start, field, center, signed, includes_pixel)
+    problem, state = _problem(
+        stamps, start, field, center, signed, includes_pixel, background_sigma
+    )
     stars = np.flatnonzero(usable)
     robust = robust_weights(problem, state, start.fwhm)
     state = place(with_weight(problem, robust), state, stars)
@@ -263,9 +261,11 @@ def counts(flags):
     return ", ".join(words)
 
 
-def _check(stamps, ngauss, order, clip, min_snr):
+def _check(stamps, ngauss, order, clip, min_snr, background_sigma):
     if order not in ORDERS:
         raise InputError(f"the order of the PSF's polynomial is {order}; expected 0, 1 or 2")
+    if background_sigma is not None and not 0 <= background_sigma < np.inf:
+        raise InputError(f"background_sigma is {background_sigma}; expected 0 or a positive number")
     if not clip > 0 or not min_snr >= 0:
         raise InputError(f"clip {clip} and signal-to-noise {min_snr} of stars must be positive")
     if stamps.flags.all():
@@ -308,11 +308,13 @@ def _places(stamps, center):
     return stamps.corners + center
 
 
-def _problem(stamps, start, field, center, signed, includes_pixel):
+def _problem(stamps, start, field, center, signed, includes_pixel, background_sigma):
     """Problem and first state."""
     ny, nx = stamps.shape
     gy, gx = np.indices((ny, nx))
     nstar = len(stamps)
+    # held: far below what one pixel says
+    tiny = _HELD / np.sqrt(max(stamps.ivar.max(), 1e-300))
     problem = Problem(
         images=stamps.images.reshape(nstar, -1),
         weight=stamps.ivar.reshape(nstar, -1),
@@ -323,6 +325,7 @@ def _problem(stamps, start, field, center, signed, includes_pixel):
         signed=signed,
         pixel_variance=0.0 if includes_pixel else PIXEL,
         widest=0.35 * min(ny, nx),
+        background_ivar=0.0 if background_sigma is None else max(background_sigma, tiny) ** -2,
     )
     coef = to_free(start.raw, start.floor, signed)[None]
     return problem, evaluate(problem, coef, center)

@@ -12,7 +12,7 @@ from psfmix.fit import FLOOR, FLOOR_CORE, FWHM, build_targets, check_size, floor
 from psfmix.lm import Options
 from psfmix.model import CXX, CYY
 from psfmix.search import search
-from psfmix.starfit import evaluate, with_weight
+from psfmix.starmodel import evaluate, with_weight
 
 log = logging.getLogger("psfmix.stars")
 

@@ -20,7 +20,8 @@ from psfmix.fit import render_parameters
 from psfmix.model import AMP, to_raw
 from psfmix.stamps import StarFlag, cut_stamps, make_stamps
 from psfmix.starfigures import core_shape
-from psfmix.starfit import Field, Problem, evaluate, free_at, minimise, star_derivatives
+from psfmix.starfit import minimise
+from psfmix.starmodel import Field, Problem, evaluate, free_at, linear, star_derivatives
 from psfmix.stars import fit_stars
 from psfmix.starstack import stack
 
@@ -125,6 +126,35 @@ def test_an_undersampled_psf():
     # the pixel widens the FWHM to 1.8; a fit that forgot it would be off by 20 % of the peak
     assert difference(fit.model().parameters[0], true, oversample=3) < 0.02
     assert difference(fit.model().parameters[0], image_of(profile(**psf))) < 0.01
+
+
+def test_a_background_that_is_held_or_known():
+    """0 holds it there, and gives the far wings to the star; a prior is one more datum."""
+    psf = {"kind": "kolmogorov"}
+    images, ivar, places, flux = stamps_of(n=16, seed=6, spoiled=False, **psf)
+    scale = {}
+    for sigma in (None, 0.0, 0.5):
+        fit = fit_stars(
+            make_stamps(images, ivar, places, gain=GAIN), ngauss=4, background_sigma=sigma
+        )
+        good, table = fit.accepted, fit.table
+        scale[sigma] = np.average(table["flux"][good] / flux[good], weights=flux[good])
+        largest = np.abs(table["background"][good]).max()
+        if sigma == 0.0:
+            assert largest < 1e-3 and table["background_err"][good].max() < 1e-3
+        elif sigma:
+            assert 1e-3 < largest < 4 * sigma
+    assert abs(scale[0.0] - 1) < abs(scale[None] - 1)
+
+
+def test_flux_and_background_are_those_of_dense_least_squares():
+    rng = np.random.default_rng(0)
+    values, image, weight = rng.uniform(size=(3, 30))
+    design = np.stack([values, np.ones(30)], axis=1) * np.sqrt(weight)[:, None]
+    design = np.vstack([design, [0.0, np.sqrt(7.0)]])  # the background is 0 within 7^-1/2
+    target = np.append(image * np.sqrt(weight), 0.0)
+    expected, cost, *_ = np.linalg.lstsq(design, target, rcond=None)
+    np.testing.assert_allclose(linear(values, image, weight, 7.0), [*expected, *cost], rtol=1e-10)
 
 
 def test_signed_amplitudes():
