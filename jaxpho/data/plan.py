@@ -46,6 +46,8 @@ class ImagePlan:
     base : folder of relative paths.
     problem : why the file cannot be used, or "".
     extensions : names of the file's extensions.
+    njy, scale : nJy per unit of an image that keeps its own, where known, and what it is
+        multiplied by; see `jaxpho.data.commonscale`.
     """
 
     name: str
@@ -60,6 +62,8 @@ class ImagePlan:
     psf: PSFInput | None = None
     notes: dict = field(default_factory=dict)
     extensions: tuple[str, ...] = ()
+    njy: float | None = None
+    scale: float = 1.0
 
     @property
     def where(self) -> str:

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jaxpho.data.commonscale import scale_to_first
 from jaxpho.data.ingest import own_unit
 from jaxpho.data.metastore import check_ids
 from jaxpho.data.options import AstrometryOptions
@@ -93,6 +94,7 @@ def plan_jobs(config: PreprocessConfig) -> tuple[list[StoreJob], list[Failure]]:
     """
     _tell_unused(config)
     plans = plan_images(config.images, config.root or ".", config.bands, find_psf=False)
+    scale_to_first(plans, config.unit)
     jobs, failures = [], []
     for plan in plans:
         if plan.problem:
@@ -191,6 +193,8 @@ def digest(job: StoreJob) -> str:
     # with gwcs installed, an image that has one is read otherwise
     gwcs = plan.options.wcs.gwcs and "ASDF" in plan.extensions and _has_gwcs()
     values = [RECIPE, job.band, job.id, job.unit, job.cards, files, options, plan.row, gwcs]
+    if plan.scale != 1.0:
+        values.append(plan.scale)
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
