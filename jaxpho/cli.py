@@ -27,9 +27,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 _EPILOG = """\
-exit status: 0 all sources measured; 1 some sources failed (flagged in the catalogue);
-2 wrong input (one sentence says what); 70 internal error; 130 interrupted (finished patches
-are kept)
+exit status: 0 all sources measured; 1 some sources failed or exposures were left out (flagged
+in the catalogue, named in the log); 2 wrong input (one sentence says what); 70 internal error;
+130 interrupted (finished patches are kept)
 
 examples:
   jaxpho-fit --init config.yml        write a commented configuration

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 from small_field import SIZE, SOURCES, write_field
 
 from jaxpho import cli
 from jaxpho.config import load_config
 from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.fit import flags
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.catalog import read_catalog
 from jaxpho.output.residuals import read_residuals
@@ -294,3 +297,25 @@ def test_absurd_starting_values_are_forgotten(tmp_path, caplog):
     peaks = load_field(load_config(path)).peaks
     assert "source 1: rhalf is 1e+04" in caplog.text
     assert 0.1 < peaks[0].values["rhalf"] < 3 and peaks[2].values["rhalf"] == 0.4
+
+
+def test_an_exposure_left_out_is_told_and_flags_the_sources_it_covers(
+    monkeypatch, tmp_path, capsys
+):
+    path = write_field(tmp_path)
+    with fits.open(tmp_path / "g2.fits") as f:
+        f["ERR"].data[:] = -1.0
+        f["SCI"].header["CRPIX1"] += 30  # source 1 lies beyond it
+        f.writeto(tmp_path / "g2.fits", overwrite=True)
+    assert run(monkeypatch, tmp_path, StandInFit()) == 1
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    wcs = WCS(fits.getheader(tmp_path / "g2.fits", "SCI"))
+    x, y = wcs.world_to_pixel_values(table["ra"], table["dec"])
+    inside = (abs(x - 31.5) < 32) & (abs(y - 31.5) < 32)
+    assert 0 < inside.sum() < 3
+    assert list(table["flag_names"]) == ["bad_exposure" if i else "" for i in inside]
+    assert "g2 (band g) is left out" in capsys.readouterr().err
+    # where it lies is not known: any source may be concerned
+    (tmp_path / "g2.fits").write_text("no FITS")
+    peaks = load_field(load_config(path)).peaks
+    assert all(p.flags & flags.bit("bad_exposure") for p in peaks)

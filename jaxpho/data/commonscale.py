@@ -48,7 +48,7 @@ def _keeps_unit(plan: ImagePlan, unit: str) -> bool:
         try:
             plan.njy = njy_per_unit(plan)
         except InputError as error:
-            plan.problem = str(error)
+            plan.problem, plan.damaged = str(error), False
         return True
     # that an exposure cannot be calibrated at all is said when it is read
     return unit == "auto" and plan.options.zero_point is None and njy_per_unit(plan) is None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxpho.data.commonscale import scale_to_first
-from jaxpho.data.exposure import Exposure
+from jaxpho.data.exposure import LARGEST, Exposure
 from jaxpho.data.fitsread import BadExposure, FitsFile
 from jaxpho.data.gwcsfile import read_gwcs
 from jaxpho.data.masks import HUGE
@@ -31,12 +31,14 @@ SMALLEST_ERROR = 1e-4
 
 
 class Skipped(NamedTuple):
-    """An exposure that was left out, and why."""
+    """An exposure that was left out, why, and where it lies, if that is known."""
 
     name: str
     band: str
     path: Path
     reason: str
+    wcs: object = None
+    shape: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -62,6 +64,7 @@ def read_images(
     unit: str = "auto",
     require_psf: bool = False,
     allow_mixed_units: bool = False,
+    precision: str = "float64",
 ) -> ImageSet:
     """Read every exposure that the configuration names.
 
@@ -74,6 +77,7 @@ def read_images(
         units; "auto": nJy where the header or a zero point allow.
     require_psf : an image without PSF is an error.
     allow_mixed_units : bands may differ in unit (never the exposures of one band).
+    precision : floating point of the fit; exposures whose numbers it cannot hold are bad.
 
     Returns
     -------
@@ -82,8 +86,9 @@ def read_images(
     Raises
     ------
     InputError
-        One sentence naming the file and what is wrong: see `plan_images` and `read_one`; also
-        for mixed units and for bands of which no exposure is left.
+        One sentence naming the file and what is wrong: see `plan_images`; what `read_one` finds
+        wrong with every exposure of an entry, so that the entry is to blame; mixed units; bands
+        of which no exposure is left.
     """
     labels = [f"images.{k}" for k in range(len(options))]
     stored = [
@@ -102,18 +107,27 @@ def read_images(
         known={e.band for e in stored},
     )
     scale_to_first(plans, unit)
-    exposures, skipped = list(stored), []
     _check_names([e.name for e in stored], [plan.name for plan in plans])
+    exposures, skipped = _usable(stored, precision)
+    failed, read = [], set()
     for plan in plans:
         try:
             if plan.problem:
-                raise BadExposure(plan.problem)
-            exposures.append(read_one(plan, keep_unit=unit == "image"))
-        except BadExposure as error:
+                raise (BadExposure if plan.damaged else InputError)(plan.problem)
+            exposure = read_one(plan, keep_unit=unit == "image")
+            _check_range(exposure, precision)
+            exposures.append(exposure)
+            read.add(plan.entry)
+        except InputError as error:
             if plan.options.on_bad_exposure == "stop":
                 raise
-            skipped.append(Skipped(plan.name, plan.band, plan.path, str(error)))
-            log.warning("exposure %s (band %s) is left out: %s", plan.name, plan.band, error)
+            failed.append((plan, error))
+    for plan, error in failed:
+        if plan.entry not in read and not isinstance(error, BadExposure):
+            raise error
+        skipped.append(Skipped(plan.name, plan.band, plan.path, str(error), *_footprint(plan)))
+    for lost in skipped:
+        log.warning("exposure %s (band %s) is left out: %s", lost.name, lost.band, lost.reason)
     for band in bands:
         if not any(e.band == band for e in exposures):
             reason = next((s.reason for s in skipped if s.band in (band, "")), "none was found")
@@ -121,6 +135,41 @@ def read_images(
     exposures.sort(key=lambda e: bands.index(e.band))
     common = _check_units(exposures, unit, allow_mixed_units)
     return ImageSet(exposures, skipped, common)
+
+
+def _usable(stored: list, precision: str) -> tuple[list, list[Skipped]]:
+    good, bad = [], []
+    for e in stored:
+        try:
+            _check_range(e, precision)
+            good.append(e)
+        except BadExposure as error:
+            bad.append(Skipped(e.name, e.band, Path(e.notes["path"]), str(error), e.wcs, e.shape))
+    return good, bad
+
+
+def _check_range(exposure, precision: str) -> None:
+    """Raise BadExposure where squares of 1/sigma leave the range of single precision."""
+    error = exposure.typical_error
+    if precision == "float64" or error is None or 1.0 / LARGEST <= error <= LARGEST:
+        return
+    zero_point = "" if exposure.unit == "nJy" else ", or a zero point, which gives nJy"
+    raise BadExposure(
+        f"{exposure.notes['path']}: typical errors of {error:.2g} {exposure.unit} are beyond single "
+        f"precision: if they are right, set `precision: float64`{zero_point}"
+    )
+
+
+def _footprint(plan: ImagePlan) -> tuple:
+    """WCS and shape of an exposure that could not be read, as far as its header tells."""
+    try:
+        header = plan.fields["header"]
+        wcs, _ = build_wcs(
+            header, plan.options.wcs, plan.shape, wcs_offsets(plan), where=plan.where
+        )
+    except (InputError, KeyError):
+        return None, plan.shape
+    return wcs, plan.shape
 
 
 def _check_names(stored: list[str], planned: list[str]) -> None:

@@ -38,9 +38,12 @@ _TABLE = (
     ("nonfinite", "a value or an error of the source is not finite"),
     ("poor_fit", "chi2 within the source's area is far above its expectation"),
     ("failed", "the fit of the patch raised an error: values are the starting values"),
-    ("bad_exposure", "an exposure that covers the source was left out"),
+    (
+        "bad_exposure",
+        "an exposure that covers the source, or may as its WCS is unknown, was left out",
+    ),
     ("prior_dominated", "the data hardly constrain a parameter: its error is that of the prior"),
-    ("timeout", "the fit of the patch ran out of time"),
+    ("timeout", "reserved for fits that run out of time; no run sets it"),
     ("unfinished", "the run was stopped before it came to the source: values are starts"),
 )
 

@@ -36,7 +36,7 @@ from jaxpho.run.version import version
 log = logging.getLogger("jaxpho.run")
 
 DONE, SOME_FAILED = 0, 1
-FAILURES = flags.encode(["failed", "no_data", "timeout"])
+FAILURES = flags.encode(["failed", "no_data"])
 NONFINITE, UNFINISHED = flags.bit("nonfinite"), flags.bit("unfinished")
 SAVE_EVERY = 60.0
 """Seconds between catalogues written during a run."""
@@ -90,7 +90,8 @@ def run(config: Config, quiet: bool = False) -> int:
 
     Returns
     -------
-    0 when every source was fitted, 1 when some were not or some files could not be written.
+    0 when every source was fitted, 1 when some were not, exposures were left out, or files could
+    not be written.
 
     Raises
     ------
@@ -403,4 +404,5 @@ def _summary(state: RunState, seconds: float) -> int:
         log.warning("exposure %s was left out: %s", skipped.name, skipped.reason)
     if not state.unsaved:
         log.info("catalogue: %s", state.folder / CATALOG)
-    return SOME_FAILED if bad or state.unwritten or state.unsaved else DONE
+    lost = bad or state.field.images.skipped or state.unwritten or state.unsaved
+    return SOME_FAILED if lost else DONE
