@@ -12,7 +12,6 @@ from jaxpho.data.options import PSFOptions
 from jaxpho.data.tiles import TileSet, count_tiles, cut_tiles
 from jaxpho.data.wcs import pixel_area
 
-
 LARGEST = 1e15
 """Largest 1/sigma, in the image's unit, that single precision is good for."""
 

@@ -153,9 +153,10 @@ def _check_range(exposure, precision: str) -> None:
     error = exposure.typical_error
     if precision == "float64" or error is None or 1.0 / LARGEST <= error <= LARGEST:
         return
-    zero_point = "" if exposure.unit == "nJy" else ", or a zero point, which gives nJy"
+    where, unit = exposure.notes["path"], exposure.unit
+    zero_point = "" if unit == "nJy" else ", or a zero point, which gives nJy"
     raise BadExposure(
-        f"{exposure.notes['path']}: typical errors of {error:.2g} {exposure.unit} are beyond single "
+        f"{where}: typical errors of {error:.2g} {unit} are beyond single "
         f"precision: if they are right, set `precision: float64`{zero_point}"
     )
 

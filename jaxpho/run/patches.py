@@ -29,6 +29,7 @@ from jaxpho.output.plots import write_patch_plot
 from jaxpho.output.residuals import write_residuals
 from jaxpho.output.samples import write_samples
 from jaxpho.prepare import PSFQuality, prepare_psfs
+from jaxpho.run import stop
 from jaxpho.run.field import Field, load_field, n_radii
 from jaxpho.run.folder import CATALOG, clear, protect
 from jaxpho.run.version import version
@@ -120,8 +121,12 @@ def run(config: Config, quiet: bool = False) -> int:
         state.images = ImageAssembler(found.exposures)
     schedule = make_schedule(found.regions, config.patches.sweeps)
     try:
-        with tqdm(schedule, desc="patches", unit="patch", disable=quiet) as bar:
+        with (
+            tqdm(schedule, desc="patches", unit="patch", disable=quiet) as bar,
+            stop.insisting(),
+        ):
             for region, last in bar:
+                stop.check()
                 bar.set_postfix_str(f"patch {region.patch_id}, {_count(region)}")
                 run_patch(state, region, last)
                 if time.monotonic() - state.saved > SAVE_EVERY:
@@ -178,6 +183,7 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
     try:
         result = fit_region(state, region, sampled=last)
     except Exception as error:
+        stop.check()  # where JAX made another error of it
         # one bad patch must not end a run of thousands; the traceback goes to the log file
         if len(region.active) == 1:
             give_up(state, region, error)
