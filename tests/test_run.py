@@ -319,3 +319,11 @@ def test_an_exposure_left_out_is_told_and_flags_the_sources_it_covers(
     (tmp_path / "g2.fits").write_text("no FITS")
     peaks = load_field(load_config(path)).peaks
     assert all(p.flags & flags.bit("bad_exposure") for p in peaks)
+
+
+def test_a_prior_that_no_source_obeys_is_named(tmp_path, caplog):
+    prior = {"name": "uniform", "low": 1.0, "high": 2.0}
+    fit = {"priors": {"sersic_bulge": prior, "rhalf": prior | {"low": 0.1}}}
+    load_field(load_config(write_field(tmp_path, fit=fit)))
+    said = [r.message for r in caplog.records if "no source has" in r.message]
+    assert said == ["fit.priors.sersic_bulge: no source has this parameter (types: point, sersic)"]

@@ -20,6 +20,7 @@ from jaxpho.data.regions import Region, cut_field
 from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError
 from jaxpho.fit import flags
+from jaxpho.fit.options import keys_of
 
 log = logging.getLogger("jaxpho.field")
 
@@ -86,6 +87,10 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
         precision=config.precision,
     )
     peaks = read_positions(config, images)
+    types = {peak.type for peak in peaks}
+    for key in sorted(set(config.fit.priors) - keys_of(types)):
+        log.warning("fit.priors.%s: no source has this parameter (types: %s)",
+                    key, ", ".join(sorted(types)))  # fmt: skip
     _refuse_foreign_catalogue(images.exposures, peaks, config.patches)
     if prepare is not None:
         prepare(images.exposures, peaks)

@@ -6,6 +6,7 @@ from astropy.io import fits
 from fits_images import SHAPE, image_data, image_options, tan_header, write_mef
 
 from jaxpho.data.ingest import read_images
+from jaxpho.data.presets import resolve
 from jaxpho.errors import InputError
 
 
@@ -76,6 +77,13 @@ def test_messages(folder, values, words):
     with pytest.raises(InputError, match=words) as caught:
         run(folder, **values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("preset", ["decam", "bok", "mosaic", "legacy"])
+def test_a_sky_value_comes_before_the_sky_file_of_a_preset(preset):
+    given = {"preset": preset, "survey_dir": "survey", "sky": {"value": 5.0}}
+    sky = resolve(image_options(**given)).sky
+    assert (sky.value, sky.subtract, sky.file) == (5.0, None, None)
 
 
 def test_duplicate_names(folder):
