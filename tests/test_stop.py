@@ -1,4 +1,4 @@
-"""Interruption: never lost, never taken for a failure of the fit, and without a crash at the end."""
+"""Interruption: never lost, never taken for a failed fit, without a crash at the end."""
 
 import signal
 import subprocess
