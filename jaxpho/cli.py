@@ -107,7 +107,10 @@ def guarded(prog: str, parser: argparse.ArgumentParser, work, argv=None) -> int:
     args = parser.parse_args(argv)
     stop.on_signals()
     try:
-        code = work(args)
+        from jaxpho.data.warnlog import warnings_in_log
+
+        with warnings_in_log():
+            code = work(args)
         sys.stdout.flush()
         return code
     except InputError as error:

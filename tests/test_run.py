@@ -1,8 +1,12 @@
 """The run loop with a stand-in for the fit: products, failures, neighbours, interruption."""
 
+import warnings
+from collections import Counter
+
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.units import UnitsWarning
 from astropy.wcs import WCS
 from small_field import SIZE, SOURCES, write_field
 
@@ -327,3 +331,39 @@ def test_a_prior_that_no_source_obeys_is_named(tmp_path, caplog):
     load_field(load_config(write_field(tmp_path, fit=fit)))
     said = [r.message for r in caplog.records if "no source has" in r.message]
     assert said == ["fit.priors.sersic_bulge: no source has this parameter (types: point, sersic)"]
+
+
+def test_a_failed_second_sweep_leaves_the_first(monkeypatch, tmp_path, capsys):
+    fit, count = StandInFit(), Counter()
+
+    def fails_later(packed, peaks, *args, **kwargs):
+        count[kwargs["patch_id"]] += 1
+        if count[kwargs["patch_id"]] > 1:
+            raise FloatingPointError("not finite")
+        return fit(packed, peaks, *args, **kwargs)
+
+    patch = {"min_radius": 1.0, "max_radius": 1.6, "max_active": 1}
+    assert run(monkeypatch, tmp_path, fails_later, patches=patch) == 0
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    assert list(table["flux_g"]) == [100.0] * 3 and np.isfinite(table["flux_g_err"]).all()
+    assert list(table["flag_names"]) == ["", *["no_convergence"] * 2]
+    assert list(table["flags"] > 0) == [False, True, True]
+    assert "failed (not finite): sources" in capsys.readouterr().err
+
+
+def test_warnings_of_libraries_are_in_the_log_once(monkeypatch, tmp_path, capfd):
+    fit = StandInFit()
+
+    def warns(*args, **kwargs):
+        warnings.warn("'electon' did not parse", UnitsWarning, stacklevel=1)
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(patches, "fit_patch", warns)
+    path = write_field(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = warnings._showwarning_orig  # as without pytest
+        assert cli.fit_main([str(path)]) == 0
+    assert len(fit.calls) == 2
+    assert "electon" not in "".join(capfd.readouterr())
+    assert (tmp_path / "run" / "run.log").read_text().count("UnitsWarning: 'electon'") == 1

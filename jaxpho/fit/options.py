@@ -127,6 +127,12 @@ class FitOptions:
                 )
             _check_prior(key, base_name(key), prior)
 
+    def narrows(self, parameter: str) -> bool:
+        """Whether a normal or log_normal prior is given for a parameter: information on purpose."""
+        own, general = prior_keys(parameter)
+        given = self.priors.get(own, self.priors.get(general))
+        return given is not None and given.sigma is not None
+
 
 @dataclass
 class SampleOptions:

@@ -185,7 +185,7 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
     except Exception as error:
         stop.check()  # where JAX made another error of it
         # one bad patch must not end a run of thousands; the traceback goes to the log file
-        if len(region.active) == 1:
+        if len(region.active) == 1 or all(i in state.latest for i in region.active):
             give_up(state, region, error)
             return
         region, result = rescue(state, region, error, sampled=last)
@@ -212,11 +212,19 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
 
 
 def give_up(state: RunState, region: Region, error: BaseException) -> None:
-    """Log and flag the active sources of a region as failed."""
+    """Log and flag the active sources of a region as failed.
+
+    One that an earlier sweep has fitted keeps that fit, flagged as not converged.
+    """
     names = ", ".join(str(state.field.peaks[i].id) for i in region.active)
     log.error("patch %d failed (%s): sources %s", region.patch_id, _first_line(error), names)
     log.debug("traceback of patch %d", region.patch_id, exc_info=error)
     for i in region.active:
+        if i in state.latest:
+            row = state.rows[i]
+            row["flags"] |= flags.bit("no_convergence")
+            row["flag_names"] = ",".join(flags.decode(row["flags"]))
+            continue
         peak = state.field.peaks[i]
         peak.flags |= flags.bit("failed")
         state.rows[i] = row_of_peak(peak, state.config.bands, region.patch_id)
