@@ -9,12 +9,12 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from jaxpho.errors import InputError
+from jaxpho.run import stop
 from jaxpho.run.folder import claim
 from jaxpho.run.version import version
 
@@ -27,9 +27,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 _EPILOG = """\
-exit status: 0 all sources measured; 1 some sources failed (flagged in the catalogue);
-2 wrong input (one sentence says what); 70 internal error; 130 interrupted (finished patches
-are kept)
+exit status: 0 all sources measured; 1 some sources failed or exposures were left out (flagged
+in the catalogue, named in the log); 2 wrong input (one sentence says what); 70 internal error;
+130 interrupted (finished patches are kept)
 
 examples:
   jaxpho-fit --init config.yml        write a commented configuration
@@ -91,23 +91,33 @@ def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
 
 
 def fit_main(argv=None, prog: str = "jaxpho-fit") -> int:
-    """Run `jaxpho-fit`; returns the exit code."""
-    return guarded(prog, fit_parser(prog), _fit, argv)
+    """Run `jaxpho-fit`; returns the exit code. Without `argv` it is the process's own command."""
+    return _ended(guarded(prog, fit_parser(prog), _fit, argv), argv is None)
+
+
+def _ended(code: int, own: bool) -> int:
+    """The exit code; an interrupted process that has nothing else to do ends here."""
+    if own and code == INTERRUPTED:
+        stop.leave(code)
+    return code
 
 
 def guarded(prog: str, parser: argparse.ArgumentParser, work, argv=None) -> int:
     """Parse arguments, do the work, and turn what goes wrong into a sentence and an exit code."""
     args = parser.parse_args(argv)
-    stop_on_sigterm()
+    stop.on_signals()
     try:
-        code = work(args)
+        from jaxpho.data.warnlog import warnings_in_log
+
+        with warnings_in_log():
+            code = work(args)
         sys.stdout.flush()
         return code
     except InputError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return WRONG_INPUT
-    except KeyboardInterrupt as stop:
-        text = str(stop) or "nothing was finished yet, the same command starts again"
+    except KeyboardInterrupt as interrupt:
+        text = str(interrupt) or "nothing was finished yet, the same command starts again"
         print(f"{prog}: interrupted; {text}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
@@ -120,17 +130,6 @@ def guarded(prog: str, parser: argparse.ArgumentParser, work, argv=None) -> int:
         kind = type(error).__name__
         print(f"{prog}: internal error ({kind}: {error}); please report it", file=sys.stderr)
         return INTERNAL_ERROR
-
-
-def stop_on_sigterm() -> None:
-    """Let SIGTERM (a batch system) and SIGHUP (a closed terminal) end a run like Ctrl-C.
-
-    So finished work is written. SIGHUP stays ignored under nohup.
-    """
-    with contextlib.suppress(ValueError):  # not the main thread: someone else's process
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-            signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _fit(args) -> int:
@@ -339,7 +338,7 @@ VERBS = {
 
 def main(argv=None) -> int:
     """Run `jaxpho VERB ...`; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    own, argv = argv is None, sys.argv[1:] if argv is None else list(argv)
     lines = [f"  {name:10s} {text}" for name, (_, text) in VERBS.items()]
     parser = Parser(
         prog="jaxpho",
@@ -351,4 +350,4 @@ def main(argv=None) -> int:
     parser.add_argument("verb", choices=sorted(VERBS), metavar="VERB")
     args = parser.parse_args(argv[:1])
     command, _ = VERBS[args.verb]
-    return command(argv[1:], prog=f"jaxpho {args.verb}")
+    return _ended(command(argv[1:], prog=f"jaxpho {args.verb}"), own)

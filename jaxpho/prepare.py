@@ -31,6 +31,9 @@ MAX_POSITIONS = 16
 POOR_RESIDUAL = 0.10
 POOR_ENCIRCLED = 0.05
 """Sources of an exposure whose mixture is worse than this are flagged bad_psf."""
+NOTABLE_RESIDUAL = 0.02
+NOTABLE_ENCIRCLED = 0.01
+"""Worse than this is worth a warning: fluxes are off by about as much as the encircled energy."""
 
 
 @dataclass
@@ -44,6 +47,11 @@ class PSFQuality:
     def poor(self) -> bool:
         """Whether photometry with this PSF deserves a flag."""
         return self.residual > POOR_RESIDUAL or self.ee_error > POOR_ENCIRCLED
+
+    @property
+    def notable(self) -> bool:
+        """Whether the user should hear that a better mixture may be had."""
+        return self.residual > NOTABLE_RESIDUAL or self.ee_error > NOTABLE_ENCIRCLED
 
 
 @dataclass
@@ -153,8 +161,11 @@ def _report(exposure: Exposure, job: _Job, found: PSFQuality, source: str) -> No
         f"{100 * found.ee_error:.2f} % at 1-5 px"
     )
     exposure.notes["psf"] = text
-    say = log.warning if found.poor else log.info
-    say("%s: PSF %s%s", exposure.name, text, "; more Gaussians may help" if found.poor else "")
+    say, hint = log.info, ""
+    if found.notable:
+        now = f"psf.ngauss is {exposure.psf.ngauss}"
+        say, hint = log.warning, f"; more Gaussians ({now}) or psf.signed: true may help"
+    say("%s: PSF %s%s", exposure.name, text, hint)
 
 
 def _make_job(exposure: Exposure, peaks: Sequence) -> _Job:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import types
@@ -226,8 +227,8 @@ def _convert_scalar(hint, value, context, path, meta, wrong):
             value = float(value)  # YAML 1.1 reads 1e-3 as text
         except ValueError:
             raise wrong() from None
-        if value != value:
-            raise wrong()
+        if not math.isfinite(value):
+            raise context.error(path, f"'{path}': expected a finite number, found {value}")
     elif hint is int:
         if isinstance(value, float) and value.is_integer():
             value = int(value)

@@ -22,6 +22,8 @@ _SECTORS_FROM = 2.0
 _SECTORS = 8
 # Relative to the circles' rows: enough to place the wings, little enough to leave the core alone.
 _SECTOR_WEIGHT = 0.5
+# Median along the edge, of the maximum, above which an image is no PSF.
+_NO_PEAK = 0.8
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,19 @@ def check_image(
         raise InputError(
             f"PSF image has {np.count_nonzero(valid)} usable pixels for {ngauss} Gaussians of 6 "
             "parameters each"
+        )
+    edge = np.ones(image.shape, bool)
+    edge[1:-1, 1:-1] = False
+    edge, peak = np.median(image[edge & valid]) if (edge & valid).any() else 0.0, image[valid].max()
+    if edge > _NO_PEAK * peak:
+        raise InputError(
+            f"PSF image has no peak: its maximum is {peak:.3g}, the median along its edge "
+            f"{edge:.3g}"
+        )
+    if (min(image.shape) - 1) / 2 < oversample:
+        raise InputError(
+            f"PSF image of {image.shape[1]} x {image.shape[0]} samples, {oversample:g} per pixel, "
+            "does not reach 1 pixel from its middle: is the oversampling right?"
         )
     return image, weight, center, valid, total
 

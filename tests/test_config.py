@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 
+from jaxpho.cli import VERBS
 from jaxpho.config import (
     Config,
     apply_override,
@@ -252,3 +253,16 @@ def test_a_number_outside_its_limits_is_not_read_as_text(value):
 
     with pytest.raises(InputError, match="oversample.*greater than 0"):
         build(PSFOptions, {"oversample": yaml.safe_load(value)})
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["images.0.error_scale=.inf", "images.0.astrometry.offset_sigma=.inf", "fit.tolerance=.inf",
+     "patches.min_radius=.inf", "fit.poor_chi2=1e999", "peaks.defaults={rhalf: -.inf}"],
+)  # fmt: skip
+def test_infinite_numbers_are_refused(tmp_path, override):
+    assert "expected a finite number, found" in message(tmp_path, GOOD, override)
+
+
+def test_the_example_names_commands_that_exist():
+    assert set(re.findall(r"jaxpho (\w+)", example_config())) <= set(VERBS)

@@ -9,6 +9,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
+from matplotlib.figure import Figure
 
 pytest.importorskip("galsim")
 DEMO = Path(__file__).resolve().parent.parent / "notebooks" / "demo"
@@ -185,7 +186,16 @@ def test_comparison_accepts_the_best_possible_fit(demo, run, perfect_run, capsys
     assert demo["compare"].main(["pool", str(out), str(out), str(out)]) == 0
 
 
-def test_comparison_refuses_an_outlier_a_bias_and_a_missing_source(demo, run, perfect_run, capsys):
+def test_flags_are_told_by_name(demo, run, perfect_run, capsys):
+    out, table = perfect_run
+    table["flags"][1], table["flag_names"] = 8448, np.where(np.arange(len(table)) == 1, "a,b", "")
+    _, text = judged(demo, run, out, table, capsys)
+    assert f"sources with flags: {table['id'][1]} (a,b)" in text
+
+
+def test_comparison_refuses_an_outlier_a_bias_and_a_missing_source(
+    demo, run, perfect_run, capsys, monkeypatch
+):
     out, table = perfect_run
     for change, complaint in (
         (("flux_g", 2, 9.0), "largest pull"),
@@ -198,8 +208,13 @@ def test_comparison_refuses_an_outlier_a_bias_and_a_missing_source(demo, run, pe
             changed.remove_row(rows)
         else:
             changed[name][rows] += sigmas * changed[f"{name}_err"][rows]
+        axes = []
+        monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: axes.extend(self.axes))
         code, text = judged(demo, run, out, changed, capsys)
         assert code == 1 and complaint in text
+        pulls = Table.read(out / "pulls.ecsv")
+        worst = np.nanmax(np.abs(pulls["pull"][pulls["counts"]]))
+        assert axes[0].get_xlim()[1] > worst and axes[1].get_ylim()[1] > worst  # it is seen
     with fits.open(out / "image0.fits", mode="update") as hdus:
         hdus["CHI"].data *= 1.1
     code, text = judged(demo, run, out, table, capsys)

@@ -27,6 +27,9 @@ def gaussian(shape, x0, y0, cxx, cyy, cxy):
     return image / image.sum()
 
 
+STAR = gaussian((9, 9), 4.0, 4.0, 2.0, 2.0, 0.0)
+
+
 def exposure(psf, name="e1"):
     return SimpleNamespace(
         name=name, band="g", shape=(50, 60), wcs=make_wcs(0.3, 20.0, (30, 25)), psf=psf,
@@ -173,7 +176,9 @@ def test_an_exposure_without_psf_is_named(tmp_path):
         (-np.ones((9, 9)), {}, "must be positive"),
         (np.ones((9, 9)), {"trim": 5}, "trim of 5"),
         (np.ones((2, 2)), {}, "4 usable pixels for 1 Gaussians"),
-        (np.ones((3, 9, 9)), {}, "3 axes"),
+        (np.ones((3, 9, 9)), {}, "3 axes .3, 9, 9.*write the plane"),
+        (np.ones((9, 9)), {}, "no peak: its maximum is 1, the median along its edge 1"),
+        (STAR, {"oversample": 500.0}, "9 x 9 samples, 500 per pixel.*is the oversampling right"),
     ],
 )
 def test_every_psf_is_checked_before_one_is_fitted(
@@ -181,7 +186,9 @@ def test_every_psf_is_checked_before_one_is_fitted(
 ):
     bad = tmp_path / "bad.fits"
     fits.PrimaryHDU(image).writeto(bad)
-    spoilt = PSFInput("image", bad, options=PSFOptions(file=str(bad), ngauss=1, **options))
+    oversample = options.get("oversample", 1.0)
+    options = PSFOptions(file=str(bad), ngauss=1, **options)
+    spoilt = PSFInput("image", bad, oversample=oversample, options=options)
     pair = [exposure(image_input(psf_file)), exposure(spoilt, name="e2")]
     monkeypatch.setattr("psfmix.fit.fit_mixture", lambda *a, **k: pytest.fail("fitted"))
     for check in (
@@ -190,3 +197,18 @@ def test_every_psf_is_checked_before_one_is_fitted(
     ):
         with pytest.raises(InputError, match=f"bad.fits.*{words}.*exposure e2"):
             check()
+
+
+@pytest.mark.parametrize(
+    ("residual", "ee", "warns", "poor"),
+    [(0.019, 0.009, False, False), (0.044, 0.009, True, False), (0.01, 0.012, True, False),
+     (0.11, 0.0, True, True), (0.0, 0.06, True, True)],
+)  # fmt: skip
+def test_a_mixture_that_a_better_one_would_help_is_a_warning(residual, ee, warns, poor, caplog):
+    quality = prepare.PSFQuality(residual, ee)
+    found = exposure(PSFModel(np.zeros((1, 4), PSF_DTYPE)))
+    with caplog.at_level("INFO"):
+        prepare._report(found, SimpleNamespace(label="psf.fits"), quality, "fitted")
+    (record,) = caplog.records
+    assert (record.levelname == "WARNING") == warns and quality.poor == poor
+    assert ("psf.ngauss is 4) or psf.signed: true may help" in record.message) == warns

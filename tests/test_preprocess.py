@@ -326,6 +326,22 @@ def forcepho_files(folder):
     return path
 
 
+def test_images_in_their_own_unit_get_the_scale_of_the_first(tmp_path):
+    values = {"bands": ["g"], "stores": "stores", "unit": "image"}
+    values["images"] = [{"band": "g", "files": "?.fits", "error": "ERR", "science": "SCI",
+                         "zero_point": {"key": "MAGZPT"}}]  # fmt: skip
+    for name, zero_point in (("a", 27.0), ("b", 28.0)):
+        header = tan_header(MAGZPT=zero_point)
+        data = image_data(shape=(24, 32))
+        write_mef(tmp_path / f"{name}.fits", data, header, ERR=np.ones_like(data))
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(values))
+    assert command(tmp_path / "config.yml", "-q", "--workers", 1) == 0
+    with PixelStore(tmp_path / "stores" / "pixels.h5") as store:
+        (a, ierr_a), (b, ierr_b) = (store.image("g", name) for name in "ab")
+    np.testing.assert_allclose(b, 10**-0.4 * a, rtol=4 * FLOAT32)
+    np.testing.assert_allclose(ierr_b, 10**0.4 * ierr_a, rtol=4 * FLOAT32)
+
+
 def test_a_configuration_of_forcepho(tmp_path, capsys):
     path = forcepho_files(tmp_path)
     assert command(path, "-q", "--workers", 1) == 0

@@ -1,16 +1,21 @@
 """The run loop with a stand-in for the fit: products, failures, neighbours, interruption."""
 
 import dataclasses
+import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.units import UnitsWarning
+from astropy.wcs import WCS
 from small_field import SIZE, SOURCES, write_field
 
 from jaxpho import cli
 from jaxpho.compat.results import read_forcepho_samples
 from jaxpho.config import load_config
 from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.fit import flags
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.catalog import read_catalog
 from jaxpho.output.residuals import read_residuals
@@ -362,3 +367,69 @@ def test_inference_data_of_a_run(monkeypatch, tmp_path, capsys):
     assert run(monkeypatch, tmp_path, fit, *on, "--overwrite") == 2
     assert "products.arviz: arviz is not installed" in capsys.readouterr().err
     assert not fit.calls and files[0].exists()
+
+
+def test_an_exposure_left_out_is_told_and_flags_the_sources_it_covers(
+    monkeypatch, tmp_path, capsys
+):
+    path = write_field(tmp_path)
+    with fits.open(tmp_path / "g2.fits") as f:
+        f["ERR"].data[:] = -1.0
+        f["SCI"].header["CRPIX1"] += 30  # source 1 lies beyond it
+        f.writeto(tmp_path / "g2.fits", overwrite=True)
+    assert run(monkeypatch, tmp_path, StandInFit()) == 1
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    wcs = WCS(fits.getheader(tmp_path / "g2.fits", "SCI"))
+    x, y = wcs.world_to_pixel_values(table["ra"], table["dec"])
+    inside = (abs(x - 31.5) < 32) & (abs(y - 31.5) < 32)
+    assert 0 < inside.sum() < 3
+    assert list(table["flag_names"]) == ["bad_exposure" if i else "" for i in inside]
+    assert "g2 (band g) is left out" in capsys.readouterr().err
+    # where it lies is not known: any source may be concerned
+    (tmp_path / "g2.fits").write_text("no FITS")
+    peaks = load_field(load_config(path)).peaks
+    assert all(p.flags & flags.bit("bad_exposure") for p in peaks)
+
+
+def test_a_prior_that_no_source_obeys_is_named(tmp_path, caplog):
+    prior = {"name": "uniform", "low": 1.0, "high": 2.0}
+    fit = {"priors": {"sersic_bulge": prior, "rhalf": prior | {"low": 0.1}}}
+    load_field(load_config(write_field(tmp_path, fit=fit)))
+    said = [r.message for r in caplog.records if "no source has" in r.message]
+    assert said == ["fit.priors.sersic_bulge: no source has this parameter (types: point, sersic)"]
+
+
+def test_a_failed_second_sweep_leaves_the_first(monkeypatch, tmp_path, capsys):
+    fit, count = StandInFit(), Counter()
+
+    def fails_later(packed, peaks, *args, **kwargs):
+        count[kwargs["patch_id"]] += 1
+        if count[kwargs["patch_id"]] > 1:
+            raise FloatingPointError("not finite")
+        return fit(packed, peaks, *args, **kwargs)
+
+    patch = {"min_radius": 1.0, "max_radius": 1.6, "max_active": 1}
+    assert run(monkeypatch, tmp_path, fails_later, patches=patch) == 0
+    table = read_catalog(tmp_path / "run" / "catalog.fits")
+    assert list(table["flux_g"]) == [100.0] * 3 and np.isfinite(table["flux_g_err"]).all()
+    assert list(table["flag_names"]) == ["", *["no_convergence"] * 2]
+    assert list(table["flags"] > 0) == [False, True, True]
+    assert "failed (not finite): sources" in capsys.readouterr().err
+
+
+def test_warnings_of_libraries_are_in_the_log_once(monkeypatch, tmp_path, capfd):
+    fit = StandInFit()
+
+    def warns(*args, **kwargs):
+        warnings.warn("'electon' did not parse", UnitsWarning, stacklevel=1)
+        return fit(*args, **kwargs)
+
+    monkeypatch.setattr(patches, "fit_patch", warns)
+    path = write_field(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = warnings._showwarning_orig  # as without pytest
+        assert cli.fit_main([str(path)]) == 0
+    assert len(fit.calls) == 2
+    assert "electon" not in "".join(capfd.readouterr())
+    assert (tmp_path / "run" / "run.log").read_text().count("UnitsWarning: 'electon'") == 1

@@ -7,6 +7,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from jaxpho.data.exposure import Exposure, Nuisance
+from jaxpho.data.masks import HUGE
 from jaxpho.data.psfmodel import PSFModel
 from jaxpho.errors import InputError
 
@@ -90,7 +91,7 @@ def exposure_from_arrays(
         if array is not None and np.ndim(array) and np.shape(array) != data.shape:
             raise InputError(f"{name}: {what} is {np.shape(array)}, expected {data.shape} as data")
     error = np.broadcast_to(error, data.shape)
-    good = np.isfinite(data) & np.isfinite(error) & (error > 0)
+    good = (np.abs(data) < HUGE) & np.isfinite(error) & (error > 0)
     if mask is not None:
         good &= ~np.asarray(mask, bool)
     if not good.any():

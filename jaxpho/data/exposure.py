@@ -12,6 +12,9 @@ from jaxpho.data.options import PSFOptions
 from jaxpho.data.tiles import TileSet, count_tiles, cut_tiles
 from jaxpho.data.wcs import pixel_area
 
+LARGEST = 1e15
+"""Largest 1/sigma, in the image's unit, that single precision is good for."""
+
 
 @dataclass
 class Nuisance:
@@ -72,6 +75,11 @@ class Exposure:
     def masked(self) -> float | None:
         """Fraction of masked pixels; None where only reading them all would tell."""
         return float(1.0 - (self.ierr > 0).mean())
+
+    @property
+    def typical_error(self) -> float | None:
+        """Median 1-sigma error of the unmasked pixels; None where only reading them would tell."""
+        return 1.0 / float(np.median(self.ierr[self.ierr > 0]))
 
     def near(self, ra, dec, radius) -> np.ndarray:
         """Whether the image may touch circles: [n] bool; ra, dec [deg], radius [arcsec]."""

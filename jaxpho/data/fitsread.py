@@ -111,7 +111,8 @@ class FitsFile:
             data = data[0]
         if data.ndim != 2:
             raise InputError(
-                f"{self.path}: extension {index} has {data.ndim} axes {data.shape}, expected 2"
+                f"{self.path}: extension {index} has {data.ndim} axes {data.shape}, expected 2: "
+                "write the plane to be used into an image of its own"
             )
         return data.astype(data.dtype.newbyteorder("="), copy=False)
 

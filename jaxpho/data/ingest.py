@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxpho.data import sky as skymod
-from jaxpho.data.exposure import Exposure
+from jaxpho.data.commonscale import scale_to_first
+from jaxpho.data.exposure import LARGEST, Exposure
 from jaxpho.data.fitsread import BadExposure, FitsFile
 from jaxpho.data.gwcsfile import read_gwcs
-from jaxpho.data.masks import LSST_PLANES, bad_pixels, region_mask
+from jaxpho.data.masks import HUGE
 from jaxpho.data.options import ImageOptions
-from jaxpho.data.plan import ImagePlan, as_selector, locate, plan_images, science_ext
+from jaxpho.data.pixelread import good_pixels, variance_of
+from jaxpho.data.plan import ImagePlan, plan_images, science_ext
 from jaxpho.data.skyread import nuisance_of, subtract_sky
 from jaxpho.data.storeplan import is_stored, read_stored
 from jaxpho.data.units import calibration, number_or_key
@@ -30,12 +31,14 @@ SMALLEST_ERROR = 1e-4
 
 
 class Skipped(NamedTuple):
-    """An exposure that was left out, and why."""
+    """An exposure that was left out, why, and where it lies, if that is known."""
 
     name: str
     band: str
     path: Path
     reason: str
+    wcs: object = None
+    shape: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -61,6 +64,7 @@ def read_images(
     unit: str = "auto",
     require_psf: bool = False,
     allow_mixed_units: bool = False,
+    precision: str = "float64",
 ) -> ImageSet:
     """Read every exposure that the configuration names.
 
@@ -73,6 +77,7 @@ def read_images(
         units; "auto": nJy where the header or a zero point allow.
     require_psf : an image without PSF is an error.
     allow_mixed_units : bands may differ in unit (never the exposures of one band).
+    precision : floating point of the fit; exposures whose numbers it cannot hold are bad.
 
     Returns
     -------
@@ -81,8 +86,9 @@ def read_images(
     Raises
     ------
     InputError
-        One sentence naming the file and what is wrong: see `plan_images` and `read_one`; also
-        for mixed units and for bands of which no exposure is left.
+        One sentence naming the file and what is wrong: see `plan_images`; what `read_one` finds
+        wrong with every exposure of an entry, so that the entry is to blame; mixed units; bands
+        of which no exposure is left.
     """
     labels = [f"images.{k}" for k in range(len(options))]
     stored = [
@@ -100,18 +106,28 @@ def read_images(
         labels=[labels[k] for k in plain],
         known={e.band for e in stored},
     )
-    exposures, skipped = list(stored), []
+    scale_to_first(plans, unit)
     _check_names([e.name for e in stored], [plan.name for plan in plans])
+    exposures, skipped = _usable(stored, precision)
+    failed, read = [], set()
     for plan in plans:
         try:
             if plan.problem:
-                raise BadExposure(plan.problem)
-            exposures.append(read_one(plan, keep_unit=unit == "image"))
-        except BadExposure as error:
+                raise (BadExposure if plan.damaged else InputError)(plan.problem)
+            exposure = read_one(plan, keep_unit=unit == "image")
+            _check_range(exposure, precision)
+            exposures.append(exposure)
+            read.add(plan.entry)
+        except InputError as error:
             if plan.options.on_bad_exposure == "stop":
                 raise
-            skipped.append(Skipped(plan.name, plan.band, plan.path, str(error)))
-            log.warning("exposure %s (band %s) is left out: %s", plan.name, plan.band, error)
+            failed.append((plan, error))
+    for plan, error in failed:
+        if plan.entry not in read and not isinstance(error, BadExposure):
+            raise error
+        skipped.append(Skipped(plan.name, plan.band, plan.path, str(error), *_footprint(plan)))
+    for lost in skipped:
+        log.warning("exposure %s (band %s) is left out: %s", lost.name, lost.band, lost.reason)
     for band in bands:
         if not any(e.band == band for e in exposures):
             reason = next((s.reason for s in skipped if s.band in (band, "")), "none was found")
@@ -119,6 +135,42 @@ def read_images(
     exposures.sort(key=lambda e: bands.index(e.band))
     common = _check_units(exposures, unit, allow_mixed_units)
     return ImageSet(exposures, skipped, common)
+
+
+def _usable(stored: list, precision: str) -> tuple[list, list[Skipped]]:
+    good, bad = [], []
+    for e in stored:
+        try:
+            _check_range(e, precision)
+            good.append(e)
+        except BadExposure as error:
+            bad.append(Skipped(e.name, e.band, Path(e.notes["path"]), str(error), e.wcs, e.shape))
+    return good, bad
+
+
+def _check_range(exposure, precision: str) -> None:
+    """Raise BadExposure where squares of 1/sigma leave the range of single precision."""
+    error = exposure.typical_error
+    if precision == "float64" or error is None or 1.0 / LARGEST <= error <= LARGEST:
+        return
+    where, unit = exposure.notes["path"], exposure.unit
+    zero_point = "" if unit == "nJy" else ", or a zero point, which gives nJy"
+    raise BadExposure(
+        f"{where}: typical errors of {error:.2g} {unit} are beyond single "
+        f"precision: if they are right, set `precision: float64`{zero_point}"
+    )
+
+
+def _footprint(plan: ImagePlan) -> tuple:
+    """WCS and shape of an exposure that could not be read, as far as its header tells."""
+    try:
+        header = plan.fields["header"]
+        wcs, _ = build_wcs(
+            header, plan.options.wcs, plan.shape, wcs_offsets(plan), where=plan.where
+        )
+    except (InputError, KeyError):
+        return None, plan.shape
+    return wcs, plan.shape
 
 
 def _check_names(stored: list[str], planned: list[str]) -> None:
@@ -184,8 +236,8 @@ def read_one(plan: ImagePlan, keep_unit: bool = False) -> Exposure:
         if not np.issubdtype(raw.dtype, np.number):
             raise InputError(f"{where}: extension {index} is not numeric")
         data = raw.astype(np.float64)
-        good, notes["mask_from"] = _good_pixels(plan, f, index, data)
-        variance, notes["error_from"] = _variance(plan, f, index, data, good)
+        good, notes["mask_from"] = good_pixels(plan, f, index, data)
+        variance, notes["error_from"] = variance_of(plan, f, index, data, good)
         wcs, notes["wcs_from"] = _wcs(plan, f, index, data.shape, wcs_offsets(plan))
     usable = good & np.isfinite(variance) & (variance > 0)
     if not usable.any():
@@ -196,18 +248,26 @@ def read_one(plan: ImagePlan, keep_unit: bool = False) -> Exposure:
         log.warning("%s: %d pixels have errors below %g of the median: masked",
                     plan.name, int(absurd.sum()), SMALLEST_ERROR)  # fmt: skip
     level, notes["sky_from"] = subtract_sky(plan, header, data, usable)
-    data = np.where(np.isfinite(data), data, 0.0) - level
+    # the masked pixels of pictures would otherwise carry infinities
+    data = np.where(np.abs(data) < HUGE, data, 0.0) - level
     if o.shot_noise is not None:
         variance = variance + np.abs(data) / _electrons(plan, header)
         notes["error_from"] += " + shot noise of the sources"
     factor, unit, notes["unit_from"] = _calibrate(plan, header, wcs, data.shape, keep_unit)
     notes["factor"], notes["sky_level"] = factor, factor * float(np.median(level))
+    data *= factor
+    beyond = ~(np.abs(data) < HUGE)  # single precision would make infinities of them
+    if beyond.any():
+        notes["mask_from"] += f"; {int((usable & beyond).sum())} pixels beyond {HUGE:g} {unit}"
+        usable &= ~beyond
     ierr = np.zeros(data.shape, np.float32)
-    ierr[usable] = 1.0 / (np.sqrt(variance[usable]) * factor * o.error_scale)
-    # the masked pixels of pictures would otherwise carry infinities
-    data = np.where(np.abs(data) < 1e30, data * factor, 0.0).astype(np.float32)
-    if not np.isfinite(ierr).all():
-        ierr[~np.isfinite(ierr)] = 0.0
+    with np.errstate(over="ignore"):
+        ierr[usable] = 1.0 / (np.sqrt(variance[usable]) * factor * o.error_scale)
+    ierr[~np.isfinite(ierr)] = 0.0
+    if not ierr.any():
+        raise BadExposure(f"{where}: no pixel has a value and an error within single precision "
+                          f"({notes['mask_from']}; {notes['unit_from']})")  # fmt: skip
+    data = np.where(beyond, 0.0, data).astype(np.float32)
     if o.error_scale != 1.0:
         notes["error_from"] += f", times {o.error_scale:g}"
     exposure = Exposure(plan.name, plan.band, data, ierr, wcs, unit, header)
@@ -228,99 +288,6 @@ def wcs_offsets(plan: ImagePlan) -> tuple[float, float]:
         number_or_key(v, {}, plan.row, f"{where}: wcs.{n}") or 0.0
         for n, v in (("offset_ra", o.offset_ra), ("offset_dec", o.offset_dec))
     )
-
-
-def _array(plan: ImagePlan, f: FitsFile, index: int, kind: str, shape, plain=()):
-    """An array beside the science image (error, mask ...): (array, header, label) or None."""
-    selector = as_selector(getattr(plan.options, kind), plain)
-    if selector is None:
-        return None
-    path, ext = locate(plan, selector, f"{plan.where}: {kind}")
-    if path is None:
-        return None
-    same = path == plan.path
-    if same and ext is None:
-        raise InputError(f"{plan.where}: {kind}: give an extension or a file")
-    other = f if same else FitsFile(path)
-    try:
-        if ext is None and index < len(other.hdus) and other.hdus[index].header.get("NAXIS") == 2:
-            number = index
-        else:
-            number = other.index(ext, selector.optional)
-        if number is None:
-            return None
-        label = f"{path.name}[{other.hdus[number].name or number}]"
-        array, header = other.image(number), other.header(number)
-    finally:
-        if not same:
-            other.__exit__()
-    if array.shape != shape:
-        raise InputError(
-            f"{path}: {kind} has shape {array.shape}, the science image of {plan.path.name} "
-            f"{shape} (ny, nx)"
-        )
-    return array, header, label
-
-
-def _good_pixels(plan: ImagePlan, f: FitsFile, index: int, data):
-    """Pixels that are finite and not masked: [ny, nx] bool, and where the mask came from."""
-    o, where = plan.options, plan.where
-    good = np.isfinite(data)
-    parts = [f"{(~good).sum()} pixels not finite"] if not good.all() else []
-    found = _array(plan, f, index, "mask", data.shape)
-    if found is not None:
-        array, header, label = found
-        planes = LSST_PLANES if o.preset in ("hsc", "rubin") else None
-        label_of = f"{where}: {label}"
-        bad = bad_pixels(array, header, o.mask_bits, bool(o.mask_good), label_of, planes)
-        parts.append(f"{int((bad & good).sum())} by {label}")
-        good &= ~bad
-    if o.mask_regions:
-        bad = region_mask(o.mask_regions, data.shape, f"{where}: mask_regions")
-        parts.append(f"{int((bad & good).sum())} by mask_regions")
-        good &= ~bad
-    return good, ("masked: " + ", ".join(parts)) if parts else "nothing masked"
-
-
-def _variance(plan: ImagePlan, f: FitsFile, index: int, data, good):
-    """Variance in image units squared, nan where there is none; and where it came from."""
-    o, where = plan.options, plan.where
-    given = [k for k in ("error", "weight", "variance") if getattr(o, k) not in (None, "none")]
-    if len(given) != 1:
-        raise InputError(
-            f"{where}: expected exactly one of error, weight, variance (or error: estimate); "
-            f"found {', '.join(given) or 'none'}"
-        )
-    kind = given[0]
-    if isinstance(o.error, str) and o.error.lower() == "estimate":
-        if not good.any():
-            raise BadExposure(f"{where}: every pixel is masked or not finite")
-        scatter = skymod.blank_statistics(np.where(good, data, 0.0), good).scatter
-        if not scatter > 0:
-            raise InputError(f"{where}: error: estimate: the blank pixels have no scatter")
-        return np.full(data.shape, scatter**2), f"scatter of the blank pixels, {scatter:.4g}"
-    found = _array(plan, f, index, kind, data.shape)
-    if found is None:
-        raise InputError(f"{where}: {kind}: the optional file or extension is missing")
-    array, header, label = found
-    values = array.astype(np.float64)
-    valid = np.isfinite(values) & (values > 0)
-    if not valid.any():
-        finite = values[np.isfinite(values)]
-        span = f"{finite.min():.4g} to {finite.max():.4g}" if finite.size else "not finite"
-        raise InputError(f"{where}: {kind} {label} has no positive value ({span})")
-    lost = int((good & ~valid).sum())
-    if lost:
-        negative = int((good & (values < 0)).sum())
-        log.info("%s: %d pixels have no valid %s (%d negative): masked",
-                 plan.name, lost, kind, negative)  # fmt: skip
-    if kind == "weight" and plan.options.preset == "hst":
-        log.warning("%s: WHT is taken for an inverse variance; drizzle must have been run with "
-                    "final_wht_type IVM or ERR, else give an error map", plan.name)  # fmt: skip
-    variance = np.full(data.shape, np.nan)
-    power = {"error": 2.0, "variance": 1.0, "weight": -1.0}[kind]
-    variance[valid] = values[valid] ** power
-    return variance, f"{kind} {label}" + (f" ({lost} invalid)" if lost else "")
 
 
 def _wcs(plan: ImagePlan, f: FitsFile, index: int, shape, offsets):
@@ -356,12 +323,19 @@ def _electrons(plan: ImagePlan, header) -> float:
 
 def own_unit(options: ImageOptions, header) -> str:
     """The unit of an image that is not converted."""
-    return str(options.unit or header.get("BUNIT") or "count").strip()
+    named = None if options.unit == "image" else options.unit
+    return str(named or header.get("BUNIT") or "count").strip()
 
 
 def _calibrate(plan: ImagePlan, header, wcs, shape, keep_unit: bool):
-    if keep_unit:
-        return 1.0, own_unit(plan.options, header), "the image's own unit, as the run asks"
+    if keep_unit or plan.options.unit == "image":
+        who = "run" if keep_unit else "configuration"
+        note = f"the image's own unit, as the {who} asks"
+        if plan.scale != 1.0:
+            note += f", times {plan.scale:.6g} to the scale of its band"
+        elif plan.njy is not None:
+            note += f" (one is {plan.njy:.6g} nJy)"
+        return plan.scale, own_unit(plan.options, header), note
     factor, unit, note = calibration(
         header, plan.options, plan.row, pixel_area(wcs, shape), plan.where
     )

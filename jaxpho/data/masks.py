@@ -6,6 +6,9 @@ import numpy as np
 
 from jaxpho.errors import InputError
 
+HUGE = 1e30
+"""Values as large as this mark pixels without data (-1.7e38, 1e30, 1e32 ...), whatever the mask."""
+
 # Planes of Rubin and HSC pipelines, for files whose header does not list them (MP_ cards).
 LSST_PLANES = {
     "BAD": 0, "SAT": 1, "INTRP": 2, "CR": 3, "EDGE": 4, "DETECTED": 5, "DETECTED_NEGATIVE": 6,

@@ -283,8 +283,9 @@ class ImageOptions:
     check_filter: bool = _opt(True, "compare the band with the header's FILTER")
     on_bad_exposure: str = _opt(
         "flag",
-        "an exposure without a usable pixel or that cannot be read: flag (leave it out and "
-        "go on while its band has others) or stop",
+        "an exposure that cannot be used (all masked, damaged, shapes that differ, no WCS ...): "
+        "flag (left out, its sources are flagged, while its band has others and other exposures "
+        "of the entry can be used) or stop",
         choices=["flag", "stop"],
     )
 

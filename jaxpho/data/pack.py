@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxpho.data.exposure import Exposure
+from jaxpho.data.exposure import LARGEST, Exposure
 from jaxpho.data.packing import Astrometry, PackedPatch, build_patch
 from jaxpho.data.psfmodel import PSFModel
 from jaxpho.data.skyregion import Circle, Region, mark, select_region
@@ -17,8 +17,6 @@ from jaxpho.errors import InputError
 log = logging.getLogger("jaxpho.data.pack")
 
 N_RADII = {"k8": 8, "k10": 10, "k12": 12, "k16": 16}
-LARGEST = 1e15
-"""Largest 1/sigma, in the image's unit, that single precision is good for."""
 
 
 def select_pixels(

@@ -44,8 +44,12 @@ class ImagePlan:
     fields : what templates may use; `header` and the columns of the table row among them.
     row : the joined table row, or None.
     base : folder of relative paths.
+    entry : what errors call its entry of `images`.
     problem : why the file cannot be used, or "".
+    damaged : the problem is the file's own, not perhaps the configuration's.
     extensions : names of the file's extensions.
+    njy, scale : nJy per unit of an image that keeps its own, where known, and what it is
+        multiplied by; see `jaxpho.data.commonscale`.
     """
 
     name: str
@@ -56,10 +60,14 @@ class ImagePlan:
     row: dict | None
     base: Path
     problem: str = ""
+    damaged: bool = True
+    entry: str = ""
     shape: tuple[int, int] = (0, 0)
     psf: PSFInput | None = None
     notes: dict = field(default_factory=dict)
     extensions: tuple[str, ...] = ()
+    njy: float | None = None
+    scale: float = 1.0
 
     @property
     def where(self) -> str:
@@ -111,6 +119,7 @@ def plan_images(
                 own = dataclasses.replace(own, psf=None)  # the preset's, too
             plan = _plan_one(path, row, own, base, bands, label, require_psf)
             if plan is not None:
+                plan.entry = label
                 plans.append(plan)
     seen: dict[str, Path] = {}
     for plan in plans:
@@ -283,10 +292,13 @@ def _plan_one(path, row, options, base, bands, label, require_psf) -> ImagePlan 
             header = f.header(index)
             shape = (header.get("NAXIS2", 0), header.get("NAXIS1", 0))
             extensions = tuple(hdu.name for hdu in f.hdus)
-    except BadExposure as error:
+    except InputError as error:
         if options.on_bad_exposure == "stop":
             raise
-        return ImagePlan(path.stem, options.band or "", path, options, {}, row, base, str(error))
+        damaged = isinstance(error, BadExposure)
+        return ImagePlan(
+            path.stem, options.band or "", path, options, {}, row, base, str(error), damaged
+        )
     band = _band_of(options, row, header, bands, str(path))
     if band is None:
         log.info("%s: its band is not in `bands`, left out", path)

@@ -97,7 +97,7 @@ CAMERAS: dict[str, ImageOptions] = {
 _ALTERNATIVES = {
     "ZeroPointOptions": ("value", "key", "flux_key", "column"),
     "PSFOptions": ("store", "file", "psfex"),
-    "SkyOptions": ("subtract",),
+    "SkyOptions": ("subtract", "value"),
     "FileSelector": ("file", "replace", "ext"),
 }
 _NOISE = ("error", "weight", "variance")

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jaxpho.data.commonscale import scale_to_first
 from jaxpho.data.gwcsfile import has_gwcs
 from jaxpho.data.ingest import own_unit
 from jaxpho.data.metastore import check_ids
@@ -95,6 +96,7 @@ def plan_jobs(config: PreprocessConfig) -> tuple[list[StoreJob], list[Failure]]:
     """
     _tell_unused(config)
     plans = plan_images(config.images, config.root or ".", config.bands, find_psf=False)
+    scale_to_first(plans, config.unit)
     jobs, failures = [], []
     for plan in plans:
         if plan.problem:
@@ -205,5 +207,7 @@ def digest(job: StoreJob) -> str:
         plan.row,
         gwcs,
     ]
+    if plan.scale != 1.0:
+        values.append(plan.scale)
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:40]

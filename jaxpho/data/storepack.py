@@ -83,6 +83,11 @@ class StoredExposure:
         return self.info.get("summary", {}).get("masked")
 
     @property
+    def typical_error(self) -> float | None:
+        """Median 1-sigma error of the unmasked pixels; None where it was not noted."""
+        return self.info.get("summary", {}).get("error")
+
+    @property
     def blank(self) -> SkyStatistics | None:
         """Statistics of the blank pixels, where they were noted."""
         if "blank" not in self.info:

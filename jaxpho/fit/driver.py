@@ -368,7 +368,9 @@ def _flags(fitter, optimum, covariance, areas, draws, bound, sampling) -> np.nda
         "prior_dominated": quality.prior_dominated(natural, fitter.problem.transform, n),
     }
     nuisance = np.array([not isinstance(p.owner, int) for p in table.parameters], bool)
-    per_parameter["prior_dominated"] &= ~nuisance
+    # a prior of given width means to say what the data do not
+    meant = np.array([fitter.options.narrows(p.name) for p in table.parameters], bool)
+    per_parameter["prior_dominated"] &= ~nuisance & ~meant
     whole = [] if optimum.converged else ["no_convergence"]
     if draws is not None:
         missed = _missed(table, areas, draws, sampling)

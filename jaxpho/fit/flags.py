@@ -24,7 +24,10 @@ class Flag(NamedTuple):
 
 _TABLE = (
     ("at_bound", "a parameter of the source lies at the edge of its allowed range"),
-    ("no_convergence", "the optimiser stopped before it had converged"),
+    (
+        "no_convergence",
+        "the optimiser had not converged, or a later sweep failed and an earlier fit stands",
+    ),
     ("divergences", "the sampler had divergent transitions in this patch"),
     ("low_ess", "fewer effective samples of a parameter than asked for (sample.min_ess)"),
     ("high_rhat", "the chains disagree about a parameter more than allowed (sample.max_rhat)"),
@@ -38,9 +41,16 @@ _TABLE = (
     ("nonfinite", "a value or an error of the source is not finite"),
     ("poor_fit", "chi2 within the source's area is far above its expectation"),
     ("failed", "the fit of the patch raised an error: values are the starting values"),
-    ("bad_exposure", "an exposure that covers the source was left out"),
-    ("prior_dominated", "the data hardly constrain a parameter: its error is that of the prior"),
-    ("timeout", "the fit of the patch ran out of time"),
+    (
+        "bad_exposure",
+        "an exposure that covers the source, or may as its WCS is unknown, was left out",
+    ),
+    (
+        "prior_dominated",
+        "the data hardly constrain a parameter: its error is that of the prior (parameters with "
+        "a normal or log_normal prior of the configuration do not count)",
+    ),
+    ("timeout", "reserved for fits that run out of time; no run sets it"),
     ("unfinished", "the run was stopped before it came to the source: values are starts"),
 )
 

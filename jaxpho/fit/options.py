@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 
+from jaxpho.core.sources import SOURCE_TYPES, base_name
 from jaxpho.errors import InputError
 from jaxpho.schema import option
 
@@ -46,6 +48,21 @@ _PRIOR_HELP = (
     "ellipticity (uniform in the disc of axis ratios above q_min, or normal in e1 and e2); a "
     "component's own by its suffix: rhalf_bulge, sersic_disk"
 )
+
+
+_SHARED = {"ra": "position", "dec": "position", "e1": "ellipticity", "e2": "ellipticity"}
+
+
+def prior_keys(parameter: str) -> tuple[str, str]:
+    """Keys of `priors` that a parameter obeys: its component's own comes before the general one."""
+    base = base_name(parameter)
+    key = _SHARED.get(base, base)
+    return key + parameter[len(base) :], key
+
+
+def keys_of(types) -> set[str]:
+    """All keys of `priors` that sources of these types have."""
+    return {k for t in types for name in SOURCE_TYPES[t].parameters for k in prior_keys(name)}
 
 
 def _check_prior(key: str, base: str, prior: PriorOptions) -> None:
@@ -99,14 +116,22 @@ class FitOptions:
 
     def __post_init__(self):
         for key, prior in self.priors.items():
-            base = key.split("_", 1)[0]
-            if base not in _PRIOR_KEYS:
+            known = keys_of(SOURCE_TYPES)
+            if key not in known:
+                close = difflib.get_close_matches(key, sorted(known), n=1)
+                hint = f"; did you mean '{close[0]}'?" if close else ""
                 raise InputError(
                     f"'fit.priors': unknown parameter '{key}', expected one of "
                     + ", ".join(_PRIOR_KEYS)
-                    + " (with a component's suffix where a source has several)"
+                    + f" (with a component's suffix where a source has several){hint}"
                 )
-            _check_prior(key, base, prior)
+            _check_prior(key, base_name(key), prior)
+
+    def narrows(self, parameter: str) -> bool:
+        """Whether a normal or log_normal prior is given for a parameter: information on purpose."""
+        own, general = prior_keys(parameter)
+        given = self.priors.get(own, self.priors.get(general))
+        return given is not None and given.sigma is not None
 
 
 @dataclass

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxpho.core.scene import NUISANCE, POINT_ROW, ROW, Scene
 from jaxpho.core.sources import SOURCE_TYPES, base_name
-from jaxpho.fit.options import FitOptions, PriorOptions
+from jaxpho.fit.options import FitOptions, PriorOptions, prior_keys
 from jaxpho.fit.transforms import Transform
 
 # The default prior; the mixtures reach down to n = .3, for whom flatter profiles are wanted.
@@ -197,11 +197,9 @@ def _default_prior(name: str, start: SourceStart, options: FitOptions, pixel: fl
 def _prior(name: str, start: SourceStart, value: float, options: FitOptions, pixel: float):
     """Prior of a source's parameter: the component's own, the parameter's, or the default."""
     base = base_name(name)
-    suffix = name[len(base) :]
-    key = {"ra": "position", "dec": "position", "e1": "ellipticity", "e2": "ellipticity"}
-    key = key.get(base, base)
+    own, general = prior_keys(name)
     default = _default_prior(name, start, options, pixel)
-    given = options.priors.get(key + suffix, options.priors.get(key))
+    given = options.priors.get(own, options.priors.get(general))
     if given is None:
         prior = default
     else:

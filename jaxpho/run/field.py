@@ -14,12 +14,13 @@ from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.catalog import Peak, read_catalog
 from jaxpho.data.detect import detect_peaks
 from jaxpho.data.exposure import Exposure
-from jaxpho.data.ingest import ImageSet, read_images
+from jaxpho.data.ingest import ImageSet, Skipped, read_images
 from jaxpho.data.moments import fill_starts
 from jaxpho.data.regions import Region, cut_field
 from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError
 from jaxpho.fit import flags
+from jaxpho.fit.options import keys_of
 
 log = logging.getLogger("jaxpho.field")
 
@@ -84,9 +85,18 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
         when every source lies off every image.
     """
     images = read_images(
-        config.images, config.root, config.bands, unit=config.unit, require_psf=True
+        config.images,
+        config.root,
+        config.bands,
+        unit=config.unit,
+        require_psf=True,
+        precision=config.precision,
     )
     peaks = read_positions(config, images)
+    types = {peak.type for peak in peaks}
+    for key in sorted(set(config.fit.priors) - keys_of(types)):
+        log.warning("fit.priors.%s: no source has this parameter (types: %s)",
+                    key, ", ".join(sorted(types)))  # fmt: skip
     _refuse_foreign_catalogue(images.exposures, peaks, config.patches)
     if prepare is not None:
         prepare(images.exposures, peaks)
@@ -96,8 +106,9 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
     fraction = coverage(images.exposures, peaks, radius)
     found = Field(images, peaks, radius, fraction, mixture=first_mixture(config))
     lost = set(found.lost)
+    missed = covered_by(images.skipped, peaks)
     for i, peak in enumerate(peaks):
-        peak.flags |= _coverage_flags(fraction[i], bool(images.skipped))
+        peak.flags |= _coverage_flags(fraction[i], missed[i])
         if i in lost:
             log.warning("source %s has no usable pixel in any exposure: not fitted", peak.id)
     kept = [i for i in range(len(peaks)) if i not in lost]
@@ -178,9 +189,22 @@ def _brightness(peak: Peak) -> float:
     return max(values, default=-np.inf)
 
 
-def _coverage_flags(fraction: np.ndarray, skipped: bool) -> int:
+def covered_by(skipped: Sequence[Skipped], peaks: Sequence[Peak]) -> np.ndarray:
+    """Whether an exposure that was left out covers each source, or may: its place is unknown."""
+    out = np.zeros(len(peaks), bool)
+    ra, dec = (np.array([getattr(p, k) for p in peaks]) for k in ("ra", "dec"))
+    for exposure in skipped:
+        if exposure.wcs is None:
+            return np.ones(len(peaks), bool)
+        ny, nx = exposure.shape
+        x, y = world_to_pixel(exposure.wcs, ra, dec).T
+        out |= (x > -0.5) & (x < nx - 0.5) & (y > -0.5) & (y < ny - 0.5)  # false for nan as well
+    return out
+
+
+def _coverage_flags(fraction: np.ndarray, missed: bool) -> int:
     best = fraction.max(initial=0.0)
-    names = ["bad_exposure"] if skipped else []
+    names = ["bad_exposure"] if missed else []
     if best <= 0:
         names.append("no_data")
     elif best < HALF_COVERED:

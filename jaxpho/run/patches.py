@@ -28,6 +28,7 @@ from jaxpho.output.catalog import make_table, row_of_peak, rows_of_patch, write_
 from jaxpho.output.derived import SourceView, sky_position
 from jaxpho.output.images import ImageAssembler
 from jaxpho.prepare import PSFQuality, prepare_psfs
+from jaxpho.run import stop
 from jaxpho.run.field import Field, load_field, n_radii
 from jaxpho.run.folder import CATALOG, clear, protect
 from jaxpho.run.products import held_sources, make_archive, write_products
@@ -36,7 +37,7 @@ from jaxpho.run.version import version
 log = logging.getLogger("jaxpho.run")
 
 DONE, SOME_FAILED = 0, 1
-FAILURES = flags.encode(["failed", "no_data", "timeout"])
+FAILURES = flags.encode(["failed", "no_data"])
 NONFINITE, UNFINISHED = flags.bit("nonfinite"), flags.bit("unfinished")
 SAVE_EVERY = 60.0
 """Seconds between catalogues written during a run."""
@@ -93,7 +94,8 @@ def run(config: Config, quiet: bool = False) -> int:
 
     Returns
     -------
-    0 when every source was fitted, 1 when some were not or some files could not be written.
+    0 when every source was fitted, 1 when some were not, exposures were left out, or files could
+    not be written.
 
     Raises
     ------
@@ -125,8 +127,12 @@ def run(config: Config, quiet: bool = False) -> int:
         state.images = ImageAssembler(found.exposures)
     schedule = make_schedule(found.regions, config.patches.sweeps)
     try:
-        with tqdm(schedule, desc="patches", unit="patch", disable=quiet) as bar:
+        with (
+            tqdm(schedule, desc="patches", unit="patch", disable=quiet) as bar,
+            stop.insisting(),
+        ):
             for region, last in bar:
+                stop.check()
                 bar.set_postfix_str(f"patch {region.patch_id}, {_count(region)}")
                 run_patch(state, region, last)
                 if time.monotonic() - state.saved > SAVE_EVERY:
@@ -183,8 +189,9 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
     try:
         result = fit_region(state, region, sampled=last)
     except Exception as error:
+        stop.check()  # where JAX made another error of it
         # one bad patch must not end a run of thousands; the traceback goes to the log file
-        if len(region.active) == 1:
+        if len(region.active) == 1 or all(i in state.latest for i in region.active):
             give_up(state, region, error)
             return
         region, result = rescue(state, region, error, sampled=last)
@@ -211,11 +218,19 @@ def run_patch(state: RunState, region: Region, last: bool) -> None:
 
 
 def give_up(state: RunState, region: Region, error: BaseException) -> None:
-    """Log and flag the active sources of a region as failed."""
+    """Log and flag the active sources of a region as failed.
+
+    One that an earlier sweep has fitted keeps that fit, flagged as not converged.
+    """
     names = ", ".join(str(state.field.peaks[i].id) for i in region.active)
     log.error("patch %d failed (%s): sources %s", region.patch_id, _first_line(error), names)
     log.debug("traceback of patch %d", region.patch_id, exc_info=error)
     for i in region.active:
+        if i in state.latest:
+            row = state.rows[i]
+            row["flags"] |= flags.bit("no_convergence")
+            row["flag_names"] = ",".join(flags.decode(row["flags"]))
+            continue
         peak = state.field.peaks[i]
         peak.flags |= flags.bit("failed")
         state.rows[i] = row_of_peak(peak, state.config.bands, region.patch_id)
@@ -370,4 +385,5 @@ def _summary(state: RunState, seconds: float) -> int:
         log.warning("exposure %s was left out: %s", skipped.name, skipped.reason)
     if not state.unsaved:
         log.info("catalogue: %s", state.folder / CATALOG)
-    return SOME_FAILED if bad or state.unwritten or state.unsaved else DONE
+    lost = bad or state.field.images.skipped or state.unwritten or state.unsaved
+    return SOME_FAILED if lost else DONE

@@ -180,9 +180,11 @@ def plot(path, pulls):
     import matplotlib.pyplot as plt
 
     counted = pulls[pulls["counts"]]
+    finite = np.abs(counted["pull"][np.isfinite(counted["pull"])])
+    reach = 5.0 + 0.4 * np.ceil(max(finite.max(initial=0.0) - 5.0, 0.0) / 0.4)  # whole bins
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    x = np.linspace(-5, 5, 201)
-    left.hist(counted["pull"], np.linspace(-5, 5, 26), density=True, color="0.75")
+    x = np.linspace(-reach, reach, 401)
+    left.hist(counted["pull"], np.arange(-reach, reach + 0.2, 0.4), density=True, color="0.75")
     left.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), "k-", lw=1, label="normal distribution")
     left.set(xlabel="(fit - truth) / error", ylabel="density", title=f"{len(counted)} pulls")
     left.legend(frameon=False)
@@ -190,7 +192,9 @@ def plot(path, pulls):
         rows = counted[counted["parameter"] == name]
         right.plot(rows["sn"], rows["pull"], "o", ms=4, alpha=0.8, label=name)
     right.axhspan(-1, 1, color="0.9", zorder=0)
-    right.set(xscale="log", ylim=(-5.5, 5.5), xlabel="S/N of the source", ylabel="pull")
+    right.set(
+        xscale="log", ylim=(-1.1 * reach, 1.1 * reach), xlabel="S/N of the source", ylabel="pull"
+    )
     ticks = [10, 20, 50, 100, 200, 300]
     right.set_xticks(ticks, labels=map(str, ticks))
     right.minorticks_off()
@@ -223,7 +227,8 @@ def single(run, truth_path):
     print_kinds(pulls)
     print("\nstandard deviation of residual / sigma, unmasked pixels of the patches:")
     print("  ".join(f"{name} {value:.3f}" for name, value in chi_sd.items()))
-    flagged = [f"{row['id']} ({row['flags']})" for row in catalogue if row["flags"] != 0]
+    shown = "flag_names" if "flag_names" in catalogue.colnames else "flags"
+    flagged = [f"{row['id']} ({row[shown]})" for row in catalogue if row["flags"] != 0]
     print(f"sources with flags: {', '.join(flagged) or 'none'}\n")
     print(f"catalogue: {path}\npictures:")
     for picture in sorted({*Path(truth_path).parent.glob("*.png"), *run.rglob("*.png")}):

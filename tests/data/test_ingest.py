@@ -8,9 +8,12 @@ from astropy.io import fits
 from astropy.table import Table
 from fits_images import SHAPE, image_data, image_options, tan_header, write_mef
 
+from jaxpho.data.arrays import exposure_from_arrays
 from jaxpho.data.exposure import PSFInput
 from jaxpho.data.ingest import read_exposures, read_images
 from jaxpho.data.plan import plan_images
+from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
+from jaxpho.errors import InputError
 
 RTOL = 3e-7  # float32 products
 
@@ -60,8 +63,13 @@ def test_invalid_pixels_get_no_weight(tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         (e,) = read(path, error="ERR")
     assert (e.ierr == 0).sum() == 5 and np.isfinite(e.data).all()
-    assert "3 pixels have no valid error (1 negative)" in caplog.text
+    assert "3 pixels (0.4 %) have no valid error (1 negative)" in caplog.text
     assert "2 pixels not finite" in e.notes["mask_from"]
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
+    # most likely another array was taken for the errors
+    read(path, error="SCI")
+    warned = [r.message for r in caplog.records if r.levelno == logging.WARNING]
+    assert any("have no valid error" in text for text in warned)
 
 
 def test_masks(tmp_path):
@@ -277,3 +285,77 @@ def test_real_survey_directories(data_dir):
     )
     assert [e.band for e in exposures] == list("gggrrzzz")
     assert sum(int((e.ierr > 0).sum()) for e in exposures) == 16687
+
+
+@pytest.mark.parametrize("sentinel", [3e38, -1.7e38, 1e30])
+def test_values_that_mark_missing_data_are_masked(tmp_path, sentinel):
+    data = image_data()
+    data[3:6, 4:9] = sentinel
+    path = write_mef(tmp_path / "a.fits", data, tan_header(BUNIT="nJy"), ERR=np.ones(SHAPE))
+    for error in ("ERR", "estimate"):
+        (e,) = read(path, error=error, sky={"nuisance": "constant"})
+        assert (e.ierr == 0).sum() == 15 and not e.ierr[3:6, 4:9].any()
+        assert "15 pixels beyond 1e+30" in e.notes["mask_from"]
+        assert abs(e.nuisance.sky_mean) < 0.2 and 0.9 < 1 / e.ierr[0, 0] < 1.1
+    exposure = exposure_from_arrays(data, 1.0, PSFModel(np.zeros((1, 1), PSF_DTYPE)), pixel_scale=1)
+    assert (exposure.ierr == 0).sum() == 15
+
+
+def test_values_beyond_single_precision_in_the_flux_unit_are_masked(tmp_path):
+    data = image_data().astype(float)
+    data[2, 2] = 1e25
+    path = write_mef(tmp_path / "a.fits", data, tan_header(), ERR=np.ones(SHAPE))
+    (e,) = read(path, error="ERR", zero_point={"value": 10.0})
+    assert e.ierr[2, 2] == 0 and (e.ierr == 0).sum() == 1 and np.isfinite(e.data).all()
+    assert "1 pixels beyond 1e+30 nJy" in e.notes["mask_from"]
+
+
+def write_two(folder, *headers):
+    for name, cards in zip("ab", headers, strict=True):
+        write_mef(folder / f"{name}.fits", np.full(SHAPE, 4.0, np.float32),
+                  tan_header(**cards), ERR=np.ones(SHAPE))  # fmt: skip
+    return folder / "?.fits"
+
+
+@pytest.mark.parametrize("entry_says", [False, True])
+def test_exposures_in_their_own_unit_share_the_scale_of_the_first(tmp_path, entry_says, caplog):
+    files = write_two(tmp_path, {"MAGZPT": 27.0}, {"MAGZPT": 28.0})
+    options = image_options(
+        band="g", files=str(files), science="SCI", error="ERR", zero_point={"key": "MAGZPT"},
+        sky={"nuisance": "constant", "sigma": 3.0}, unit="image" if entry_says else None,
+    )  # fmt: skip
+    with caplog.at_level(logging.INFO):
+        run_unit = "auto" if entry_says else "image"
+        a, b = read_images([options], tmp_path, ["g"], unit=run_unit).exposures
+    ratio = 10**-0.4
+    np.testing.assert_allclose([a.data[0, 0], b.data[0, 0]], [4.0, 4.0 * ratio], rtol=RTOL)
+    np.testing.assert_allclose([a.ierr[0, 0], b.ierr[0, 0]], [1.0, 1.0 / ratio], rtol=RTOL)
+    np.testing.assert_allclose([a.nuisance.sky_sigma, b.nuisance.sky_sigma], [3.0, 3.0 * ratio])
+    assert a.unit == b.unit == "count" and "brought to the unit of a (b x 0.398107)" in caplog.text
+    assert "times 0.398107" in b.notes["unit_from"] and "nJy" in a.notes["unit_from"]
+
+
+def test_surface_brightness_in_its_own_unit_knows_pixel_areas(tmp_path):
+    small = {"BUNIT": "MJy/sr", "CD1_1": -0.1 / 3600, "CD2_2": 0.1 / 3600}
+    files = write_two(tmp_path, {"BUNIT": "MJy/sr"}, small)
+    options = image_options(band="g", files=str(files), science="SCI", error="ERR")
+    a, b = read_images([options], tmp_path, ["g"], unit="image").exposures
+    np.testing.assert_allclose(b.data / a.data, 0.25, rtol=1e-4)
+
+
+@pytest.mark.parametrize("unit", ["auto", "image"])
+def test_exposures_that_nothing_calibrates_share_a_flux_with_a_warning(tmp_path, unit, caplog):
+    files = write_two(tmp_path, {"EXPTIME": 100.0}, {"EXPTIME": 300.0})
+    options = image_options(band="g", files=str(files), science="SCI", error="ERR")
+    read_images([options], tmp_path, ["g"], unit=unit)
+    assert "one flux is fitted to 2 exposures that nothing calibrates" in caplog.text
+    assert "EXPTIME from 100 to 300" in caplog.text
+
+
+def test_one_exposure_without_calibration_beside_a_calibrated_one(tmp_path):
+    files = write_two(tmp_path, {"MAGZPT": 27.0}, {})
+    zero_point = {"key": "MAGZPT", "optional": True}
+    options = image_options(band="g", files=str(files), science="SCI", error="ERR",
+                            zero_point=zero_point)  # fmt: skip
+    with pytest.raises(InputError, match="band g: a has a zero point.*b has none"):
+        read_images([options], tmp_path, ["g"], unit="image")

@@ -6,6 +6,7 @@ from astropy.io import fits
 from fits_images import SHAPE, image_data, image_options, tan_header, write_mef
 
 from jaxpho.data.ingest import read_images
+from jaxpho.data.presets import resolve
 from jaxpho.errors import InputError
 
 
@@ -78,6 +79,13 @@ def test_messages(folder, values, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("preset", ["decam", "bok", "mosaic", "legacy"])
+def test_a_sky_value_comes_before_the_sky_file_of_a_preset(preset):
+    given = {"preset": preset, "survey_dir": "survey", "sky": {"value": 5.0}}
+    sky = resolve(image_options(**given)).sky
+    assert (sky.value, sky.subtract, sky.file) == (5.0, None, None)
+
+
 def test_duplicate_names(folder):
     with pytest.raises(InputError, match="'x' is used twice.*g1.fits.*g2.fits"):
         run(folder, files="g?.fits", name="x")
@@ -146,3 +154,58 @@ def test_errors_that_outweigh_everything_are_masked(folder, caplog):
     (e,) = run(folder).exposures
     assert e.ierr[3, 4] == 0 and (e.ierr > 0).sum() == e.ierr.size - 1
     assert "1 pixels have errors below" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("values", "damage"),
+    [
+        ({"error": "ERR"}, lambda f: f["ERR"].__setattr__("data", f["ERR"].data[:-3])),
+        ({"error": "ERR"}, lambda f: f["ERR"].data.__imul__(-1)),
+        ({}, lambda f: f["SCI"].header.remove("CTYPE1")),
+        ({}, lambda f: f.__delitem__("SCI")),
+        ({"zero_point": {"key": "EXTVER"}}, lambda f: f["SCI"].header.set("EXTVER", "x")),
+    ],
+    ids=["shape", "negative errors", "no WCS", "no extension", "zero point"],
+)
+def test_a_fault_of_one_exposure_is_not_one_of_the_run(folder, values, damage):
+    """Unless no exposure of the entry is without it: then the entry is to blame."""
+    for name in ("g1", "g2"):
+        with fits.open(folder / f"{name}.fits") as f:
+            f["SCI"].header["EXTVER"] = 1
+            if name == "g2":
+                damage(f)
+            f.writeto(folder / f"{name}.fits", overwrite=True)
+    values = {"check_filter": False, **values}
+    result = run(folder, files="g?.fits", **values)
+    assert [e.name for e in result.exposures] == ["g1"]
+    assert [s.name for s in result.skipped] == ["g2"] and "g2.fits" in result.skipped[0].reason
+    with pytest.raises(InputError, match="g2.fits"):
+        run(folder, files="g?.fits", on_bad_exposure="stop", **values)
+    good, bad = (image_options(band="g", files=f"{n}.fits", science="SCI", **{"error": "ERR", **v})
+                 for n, v in (("g1", {}), ("g2", values)))  # fmt: skip
+    with pytest.raises(InputError, match="g2.fits"):
+        read_images([good, bad], folder, ["g"])
+
+
+def test_a_left_out_exposure_says_where_it_lies(folder):
+    with fits.open(folder / "g2.fits") as f:
+        f["DQ"].data[:] = 1
+        f.writeto(folder / "g2.fits", overwrite=True)
+    (lost,) = run(folder, files="g?.fits", mask="DQ").skipped
+    assert lost.shape == SHAPE
+    np.testing.assert_allclose(lost.wcs.world_to_pixel_values(150.0, 2.0), (15.5, 11.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_errors_beyond_single_precision_cost_the_exposure_only(folder, size):
+    with fits.open(folder / "g2.fits") as f:
+        f["ERR"].data[:] = size
+        f.writeto(folder / "g2.fits", overwrite=True)
+    options = [image_options(band="g", files="g?.fits", science="SCI", error="ERR")]
+    result = read_images(options, folder, ["g"], precision="float32")
+    assert [e.name for e in result.exposures] == ["g1"]
+    assert "g2.fits: typical errors of 1e" in result.skipped[0].reason
+    only = [image_options(band="g", files="g2.fits", science="SCI", error="ERR", unit="count")]
+    with pytest.raises(InputError, match="precision: float64`, or a zero point"):
+        read_images(only, folder, ["g"], precision="float32")
+    assert len(read_images(options, folder, ["g"], precision="float64").exposures) == 2

@@ -10,7 +10,7 @@ from synthetic_patch import oracle_model
 
 from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
-from jaxpho.fit.options import FitOptions, SampleOptions
+from jaxpho.fit.options import FitOptions, PriorOptions, SampleOptions
 
 ONCE = FitOptions(restarts=0)
 
@@ -208,3 +208,15 @@ def test_a_flux_beyond_single_precision_is_harmless():
     peaks = [dataclasses.replace(p, flux={**p.flux, ("flux", "g"): 1e30}) for p in peaks_of(s)]
     found = fit_patch(packed_patch(s), peaks, ONCE, mixture=MIXTURE)
     np.testing.assert_allclose(found.chi2, fit(s, ONCE).chi2, rtol=1e-4)
+
+
+def test_a_prior_given_as_knowledge_is_not_flagged():
+    """A narrow normal prior dominates by intention; a range that is too wide does so by default."""
+    s = draw(1, flux=3000.0)
+    known = {"sersic": PriorOptions("normal", mean=1.5, sigma=0.01)}
+    narrow = {"sersic": PriorOptions("uniform", low=1.45, high=1.55)}
+    flagged = [
+        "prior_dominated" in names(fit(s, FitOptions(restarts=0, priors=p)), 0)
+        for p in (known, narrow)
+    ]
+    assert flagged == [False, True]

@@ -351,6 +351,8 @@ def test_one_ellipticity_beside_a_held_one():
     "key, prior, words",
     [
         ("size", {"name": "uniform"}, "unknown parameter 'size'"),
+        ("sersic_buldge", {"name": "uniform"}, "did you mean 'sersic_bulge'"),
+        ("position_disk", {"name": "uniform"}, "unknown parameter 'position_disk'"),
         ("flux", {"name": "uniform", "low": 0.0}, "both low and high"),
         ("flux", {"name": "log_uniform", "high": 9.0}, "both low and high"),
         ("flux_bulge", {"name": "normal", "sigma": 1.0, "low": 0.0}, "both low and high"),
