@@ -275,7 +275,12 @@ def _reduced(model: PSFModel, label: str) -> PSFModel:
     """The model with reduced mixtures for wide Gaussians (`jaxpho.fit.reduce` says where)."""
     from psfmix.reduced import reduce_model
 
-    out = reduce_model(model)
+    try:
+        out = reduce_model(model)
+    except (ArithmeticError, np.linalg.LinAlgError) as error:
+        # they save time only: a fit goes on with the full mixture
+        log.warning("%s: no reduced mixtures (%s)", label, error)
+        return model
     log.debug("%s: %d reduced mixtures", label, len(out.reduced))
     return out
 

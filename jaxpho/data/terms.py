@@ -13,8 +13,12 @@ from jaxpho.data.psfmodel import PSF_DTYPE, ReducedPSF
 
 BUDGET = 1e-4
 """Largest error of a galaxy's image from reduced mixtures, of its peak."""
-ROW = 4
-"""Gaussians of a row of `Terms`: what a component pays for as padding is less than this."""
+ROW, LONG_ROW, MANY = 4, 12, 3
+"""Gaussians of a row of `Terms`, and of those of as many components or more.
+
+What a component pays for as padding is less than a row; the matrix products of the Fisher pass, one
+a row, gain time only when rows are long.
+"""
 # Numbers of rows are these parts of the full number, halved again and again: few compiled programs.
 _STEPS = (1.0, 0.875, 0.75, 0.625)
 # Prices of an error of the whole budget, in Gaussians, from which the cheapest choice is made.
@@ -148,19 +152,21 @@ def pack_terms(
             shares = shares_of(here.full, c, scale, _PIXEL * float(pixel_term[e]))
             picked[-1].append(_listed(pick(here, widths, shares)))
     counts = np.array([[len(p) for p in row] for row in picked]).max(0)
-    rows = -(-counts // ROW)
+    length = LONG_ROW if len(components) >= MANY else ROW
+    rows = -(-counts // length)
     starts = np.concatenate([[0], np.cumsum(rows)])
-    n_rows = _size(int(starts[-1]), n_full / ROW)
+    n_rows = _size(int(starts[-1]), n_full / length)
     if n_rows is None:
         return None, counts
-    flat = np.zeros((n_exposures, n_rows * ROW), PSF_DTYPE)
+    flat = np.zeros((n_exposures, n_rows * length), PSF_DTYPE)
     flat["Cxx"] = flat["Cyy"] = 1.0  # padding: no flux, a round covariance
     component = np.zeros(n_rows, np.int32)
     for c in range(len(components)):
         component[starts[c] : starts[c + 1]] = c
         for e, row in enumerate(picked):
-            flat[e, ROW * starts[c] : ROW * starts[c] + len(row[c])] = row[c]
-    shape = (n_exposures, n_rows, ROW)
+            first = length * starts[c]
+            flat[e, first : first + len(row[c])] = row[c]
+    shape = (n_exposures, n_rows, length)
     fields = (flat[k].reshape(shape).astype(dtype) for k in PSF_DTYPE.names[:-1])
     bins = flat["sersic_bin"].reshape(shape)
     return Terms(Gaussians(*fields), np.ascontiguousarray(bins), component), counts

@@ -142,8 +142,8 @@ def split():
 
 def test_terms_are_the_same_model(split):
     """Model, chi2, gradient and Fisher matrix, with padded rows, components and exposures."""
-    # 3 components of 8 x 3 Gaussians in 6 rows each, of 3 x 10 rows; one is padding
-    assert split.reduced.patch.terms.bin.shape == (3, 19, 4)
+    # 3 components of 8 x 3 Gaussians in 2 rows each, of 10 rows; one is padding
+    assert split.reduced.patch.terms.bin.shape == (3, 7, 12)
     theta = jnp.asarray(split.theta())
     full, reduced = split.full, split.reduced
     scale = float(np.abs(model_of(theta, full)).max())
