@@ -26,6 +26,7 @@ DRAWS_WITHIN = 6.0
 LEAST_SAVED = 0.8
 """Part of the Gaussians that may be left for another program to be compiled."""
 _STEPS_N, _STEPS_RHALF = 17, 5
+_ROUNDING = 1e-5
 
 
 def shape_limits(
@@ -105,7 +106,9 @@ def outside(
         for name, (low, high) in limit.items():
             i = where.get((s, name + suffix, ""))
             if i is not None:
-                out |= (theta[..., i] < low) | (theta[..., i] > high)
+                # draws at a prior's end are rounded to single precision
+                out |= theta[..., i] < low - _ROUNDING * abs(low)
+                out |= theta[..., i] > high + _ROUNDING * abs(high)
     return int(out.sum())
 
 

@@ -284,6 +284,8 @@ def test_near_a_mode():
     assert found["e1"] == pytest.approx((-0.02, 0.22))
     draws = np.tile(theta, (2, 5, 1))
     assert outside([(s, found)], pair.table, pair.starts, draws) == 0
+    draws[1, 2, where["rhalf"]] = np.nextafter(np.float32(0.9), np.float32(0))  # the end, rounded
+    assert outside([(s, found)], pair.table, pair.starts, draws) == 0
     draws[0, 1, where["sersic"]] = 2.2
     draws[1, 4, where["e1"]], draws[1, 4, where["rhalf"]] = 0.3, 0.8
     assert outside([(s, found)], pair.table, pair.starts, draws) == 2
