@@ -122,7 +122,7 @@ def prepare_psfs(
             done += 1
             if progress is not None:
                 progress(done, total)
-        write_psf_store(cache, job.group, _model_of(job, fits))
+        write_psf_store(cache, job.group, _reduced(_model_of(job, fits), job.label))
     for exposure in exposures:
         if exposure.name in jobs:
             job = jobs[exposure.name]
@@ -280,6 +280,20 @@ def _model_of(job: _Job, fits: list) -> PSFModel:
         job.options.normalize,
         attrs,
     )
+
+
+def _reduced(model: PSFModel, label: str) -> PSFModel:
+    """The model with reduced mixtures for wide Gaussians (`jaxpho.fit.reduce` says where)."""
+    from psfmix.reduced import reduce_model
+
+    try:
+        out = reduce_model(model)
+    except (ArithmeticError, np.linalg.LinAlgError) as error:
+        # they save time only: a fit goes on with the full mixture
+        log.warning("%s: no reduced mixtures (%s)", label, error)
+        return model
+    log.debug("%s: %d reduced mixtures", label, len(out.reduced))
+    return out
 
 
 def psf_center(image: np.ndarray, how: str = "peak", trim: int = 0) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from jaxpho.errors import InputError
 from psfmix.fit import fit_mixture
 
 # Part of every cache key: raise it when the fit changes.
-FIT_VERSION = 5
+FIT_VERSION = 6
 
 
 def rotate_parameters(parameters, degrees):

@@ -27,6 +27,7 @@ from psfmix.inputs import read_psf_image
 from psfmix.ladder import choose, columns, fit_ladder, format_table
 from psfmix.options import fraction, grid_of, make_parser, sizes_of
 from psfmix.products import write_draws, write_fits, write_star_fits
+from psfmix.reduced_store import check_reduced_options, with_reduced
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.make_psf")
@@ -112,6 +113,7 @@ def run(args):
     check_psf_store(args.outname, args.band, bool(args.overwrite))
     if args.arviz:
         _check_draws(args)
+    check_reduced_options(args)
     if args.psf_image is None and args.stars is None:
         raise InputError("neither --psf_image nor --stars is given; expected one of them, or both")
     work = _stars if args.stars else _varying if args.locations or args.grid else _single
@@ -240,10 +242,28 @@ def _stars(args, sizes):
 
 def _store(args, model, provenance):
     """Write the group; returns the list of files written."""
+    nradii = args.nradii
+    if args.reduced:
+        radii = check_reduced_options(args)
+        model = _reduce(model, radii, args.quiet)
+        nradii = nradii if radii is None else None  # each radius has mixtures of its own
     write_psf_store(
-        args.outname, args.band, model, provenance, bool(args.overwrite), args.nradii, args.forcepho
+        args.outname, args.band, model, provenance, bool(args.overwrite), nradii, args.forcepho
     )
     return [Path(args.outname)]
+
+
+def _reduce(model, radii, quiet):
+    """The model with reduced mixtures, with a progress bar."""
+    from tqdm import tqdm
+
+    with tqdm(desc="reduced mixtures", disable=quiet, leave=False) as bar:
+
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return with_reduced(model, radii, progress)
 
 
 def _beside(args, ending):

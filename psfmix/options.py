@@ -100,6 +100,23 @@ def make_parser():
     g.add_argument("--num_samples", type=int, default=500, help="draws a chain (default 500)")
     g.add_argument("--num_chains", type=int, default=2, help="chains (default 2)")
     g.add_argument("--seed", type=int, default=0, help="of the random numbers (default 0)")
+    g = p.add_argument_group("reduced mixtures")
+    g.add_argument(
+        "--reduced", action="store_true",
+        help="also store smaller mixtures for the wide Gaussians of galaxies, by width: jaxpho-fit "
+        "then pays for fewer Gaussians (a galaxy keeps within 1e-4 of its peak; takes seconds)",
+    )  # fmt: skip
+    g.add_argument(
+        "--radii", metavar="R1,R2,...|TABLE",
+        help="with --reduced: store one mixture for each of these radii of a fixed-radii Sersic "
+        "table instead, by sersic_bin, as forcepho reads it; native pixels, or forcepho's table "
+        "(HDF5, arcsec) with --sci_pix_scale; replaces --nradii",
+    )  # fmt: skip
+    g.add_argument(
+        "--q_min", type=float, default=0.1,
+        help="with --radii: least axis ratio b/a of the galaxies, which are narrower by its root "
+        "along their minor axis (default .1)",
+    )  # fmt: skip
     g = p.add_argument_group("output")
     g.add_argument("--outname", required=True, metavar="H5", help="store; created or added to")
     g.add_argument(

@@ -78,6 +78,39 @@ def test_an_image_becomes_its_gaussian_and_is_cached(psf_file, tmp_path, monkeyp
         prepare.prepare_psfs([exposure(image_input(psf_file, signed=True))], [], cache)
 
 
+def test_mixtures_that_are_made_have_reduced_ones(tmp_path):
+    """Stored with them, turned with them, and read again from the cache."""
+    image = 0.7 * gaussian((81, 81), 40.0, 40.0, 20.0, 16.0, 2.0)
+    image += 0.3 * gaussian((81, 81), 40.0, 40.0, 90.0, 80.0, -5.0)
+    hdu = fits.PrimaryHDU(image)
+    hdu.header["OVERSAMP"] = OVERSAMPLE
+    hdu.writeto(tmp_path / "psf.fits")
+    models = []
+    for rotate in (0.0, 0.0, 90.0):
+        options = PSFOptions(file="psf.fits", ngauss=2, rotate=rotate)
+        psf = PSFInput("image", tmp_path / "psf.fits", oversample_key="OVERSAMP", options=options)
+        e = exposure(psf)
+        prepare.prepare_psfs([e], [], tmp_path / "c.h5")
+        models.append(e.psf)
+    first, again, turned = (model.reduced for model in models)
+    assert first and all(r.parameters.shape == (1, 1) for r in first)
+    for a, b, c in zip(first, again, turned, strict=True):
+        assert (a.width, a.error) == (b.width, b.error) == (c.width, c.error)
+        np.testing.assert_array_equal(a.parameters, b.parameters)
+        np.testing.assert_allclose(c.parameters["Cyy"], a.parameters["Cxx"], rtol=1e-5)
+
+
+def test_a_ladder_that_fails_is_done_without(psf_file, tmp_path, monkeypatch, caplog):
+    def fail(model):
+        raise np.linalg.LinAlgError("singular")
+
+    monkeypatch.setattr("psfmix.reduced.reduce_model", fail)
+    e = exposure(image_input(psf_file))
+    prepare.prepare_psfs([e], [], tmp_path / "c.h5")
+    assert e.psf.reduced == ()
+    assert "psf.fits: no reduced mixtures (singular)" in caplog.text
+
+
 def test_rotation_turns_x_towards_y(psf_file, tmp_path):
     plain, turned = exposure(image_input(psf_file)), exposure(image_input(psf_file, rotate=90.0))
     prepare.prepare_psfs([plain], [], tmp_path / "c.h5")

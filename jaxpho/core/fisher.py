@@ -45,6 +45,27 @@ class Normal(NamedTuple):
     fisher: Array
 
 
+class _Group(NamedTuple):
+    """Components of one kind: their number, rows of Gaussians, how many in each, derivatives.
+
+    ``member`` [components, rows] says which rows make up a component; None: one row each.
+    """
+
+    n_component: int
+    rows: int
+    n_gauss: int
+    n_row: int
+    member: Array | None = None
+
+
+def _sersic_group(n_component: int, patch: Patch, n_row: int, dtype) -> _Group:
+    if patch.terms is None:
+        return _Group(n_component, n_component, patch.psf_bin.shape[-1], n_row)
+    component = patch.terms.component
+    member = (jnp.arange(n_component)[:, None] == component).astype(dtype)
+    return _Group(n_component, *patch.terms.bin.shape[1:], n_row, member)
+
+
 def _row_tangents(
     rows: Rows, scene: Scene, patch: Patch, mixture: Mixture, mode: PixelMode, n_row: int
 ) -> Array:
@@ -92,14 +113,16 @@ def _fisher_block(form, tangents, rows, patch, reference, mode, groups, block):
     m0 = 0.0 if reference is None else tiles_of(reference, block)
     delta = (ierr * ierr * (m0 - model) * (2.0 * data - m0 - model)).sum()
     images, start = [], 0
-    for n_component, n_gauss, n_row in groups:
-        if n_component * n_gauss * n_row:
-            part = slice(start, start + n_component * n_gauss)
+    for group in groups:
+        part = slice(start, start + group.rows * group.n_gauss)
+        if group.rows * group.n_gauss * group.n_row:
             image = _component_images(
-                [a[:, part] for a in derivatives], tangents[:n_row, e, :, part], n_component
+                [a[:, part] for a in derivatives], tangents[: group.n_row, e, :, part], group.rows
             )
-            images.append(image.reshape(n_component * n_row, -1))
-        start += n_component * n_gauss
+            if group.member is not None:
+                image = jnp.tensordot(group.member, image, 1, precision=HIGHEST)
+            images.append(image.reshape(group.n_component * group.n_row, -1))
+        start = part.stop
     images.append(basis.reshape(3, -1))
     weighted = jnp.concatenate(images) * ierr.reshape(-1)
     residual = (ierr * (data - model)).reshape(-1)
@@ -130,8 +153,8 @@ def row_normal(
         n_sersic = n_point = 1
     tangents = _row_tangents(rows, scene, patch, mixture, mode, n_sersic)
     groups = (
-        (rows.sersic.shape[1], patch.psf_bin.shape[-1], n_sersic),
-        (rows.point.shape[1], patch.psf_point.flux.shape[-1], n_point),
+        _sersic_group(rows.sersic.shape[1], patch, n_sersic, gauss.dtype),
+        _Group(rows.point.shape[1], rows.point.shape[1], patch.psf_point.flux.shape[-1], n_point),
     )
     one = partial(_fisher_block, form, tangents, rows, patch, reference, mode, groups)
     chi2, (gradient, matrix) = sum_blocks(one, patch, width)

@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxpho.core.gaussians import Gaussians
 from jaxpho.core.pixel import tile_offsets
+from jaxpho.core.terms import Terms
 
 
 def bucket(n: int, minimum: int = 1) -> int:
@@ -59,6 +60,9 @@ class Patch(NamedTuple):
         [E, 2] where the sky plane has its constant, pixels from ``pix0``.
     sky_scale : Array
         [E] pixels over which a unit slope of the sky plane changes it by one.
+    terms : Terms, optional
+        What Sersic components are convolved with instead of ``psf``: reduced mixtures for their
+        wide Gaussians. Made for the components of one scene.
     """
 
     data: Array
@@ -80,6 +84,7 @@ class Patch(NamedTuple):
     psf_point: Gaussians
     sky_center: Array
     sky_scale: Array
+    terms: Terms | None = None
 
     @property
     def n_exposures(self) -> int:

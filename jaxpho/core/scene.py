@@ -96,16 +96,24 @@ def _centre(ra: Array, dec: Array, cw: Array, crpix: Array, crval: Array) -> tup
 
 
 def sersic_gaussians(row: Array, source: Array, patch: Patch, mixture: Mixture) -> Gaussians:
-    """Convolved Gaussians [E, C, P] of Sersic components with rows [E, C, 7]."""
-    flux, ra, dec, rhalf, sersic, e1, e2 = (row[..., i] for i in range(len(ROW)))
-    amplitude, variance = mixture.evaluate(sersic, rhalf)
-    index = jnp.broadcast_to(patch.psf_bin[:, None, :], (*row.shape[:2], patch.psf_bin.shape[-1]))
+    """Convolved Gaussians [E, C, P] of Sersic components with rows [E, C, 7].
+
+    With `Patch.terms` they are its rows, [E, N, Q].
+    """
+    amplitude, variance = mixture.evaluate(row[..., 4], row[..., 3])
+    at = (slice(None), source)
+    if patch.terms is None:
+        psf, index = Gaussians(*(field[at] for field in patch.psf)), patch.psf_bin[:, None, :]
+    else:
+        psf, index, component = patch.terms
+        row, amplitude, variance = (a[:, component] for a in (row, amplitude, variance))
+        at = (slice(None), source[component])
+    flux, ra, dec, _, _, e1, e2 = (row[..., i] for i in range(len(ROW)))
+    index = jnp.broadcast_to(index, (*row.shape[:2], index.shape[-1]))
     amplitude = jnp.take_along_axis(amplitude, index, -1)
     variance = jnp.take_along_axis(variance, index, -1)
-    at = (slice(None), source)
     x, y = _centre(ra, dec, patch.cw[at], patch.crpix[at], patch.crval[at])
     cxx, cyy, cxy = transform_covariance(patch.d[at], *shape_matrix(e1, e2))
-    psf = Gaussians(*(field[at] for field in patch.psf))
     return Gaussians(
         flux[..., None] * amplitude * psf.flux,
         x[..., None] + psf.x,
@@ -125,7 +133,7 @@ def point_gaussians(row: Array, source: Array, patch: Patch) -> Gaussians:
 
 
 def row_gaussians(rows: Rows, scene: Scene, patch: Patch, mixture: Mixture) -> Array:
-    """All Gaussians of the scene, stacked [E, 6, C*P + Q*J]."""
+    """All Gaussians of the scene, stacked [E, 6, C*P + Q*J] (N*Q instead of C*P with terms)."""
     e = patch.n_exposures
     sersic = stack(sersic_gaussians(rows.sersic, scene.sersic_source, patch, mixture))
     point = stack(point_gaussians(rows.point, scene.point_source, patch))

@@ -11,6 +11,7 @@ from jaxpho.data.exposure import LARGEST, Exposure
 from jaxpho.data.packing import Astrometry, PackedPatch, build_patch
 from jaxpho.data.psfmodel import PSFModel
 from jaxpho.data.skyregion import Circle, Region, mark, select_region
+from jaxpho.data.terms import Mixtures
 from jaxpho.data.wcs import local_affine
 from jaxpho.errors import InputError
 
@@ -43,6 +44,15 @@ def affine_maps(exposure: Exposure, ra: np.ndarray, dec: np.ndarray):
         crpix0, cw0, d0 = local_affine(exposure.wcs, *(np.atleast_1d(v) for v in middle))
         crpix[~visible], cw[~visible], d[~visible] = crpix0[0], cw0[0], d0[0]
     return crpix, cw, d, visible
+
+
+def mixtures_at(model, x: float, y: float, method: str, seen: bool) -> Mixtures:
+    """PSF mixtures at one source; without light where the exposure cannot see it."""
+    full = model.at(x, y, method)
+    reduced = model.ladder_at(x, y, method) if hasattr(model, "ladder_at") else ()
+    for parameters in (full, *(rung.parameters for rung in reduced)):
+        parameters["amp"] *= seen
+    return Mixtures(full, reduced)
 
 
 def _check_range(exposure: Exposure, ierr: np.ndarray, dtype) -> None:
@@ -119,7 +129,7 @@ def pack_patch(
         crval = np.zeros_like(crval)
     elif linearisation != "source":
         raise InputError(f"linearisation is '{linearisation}', expected 'source' or 'exposure'")
-    kept, tiles, affine, psf = [], [], [], []
+    kept, tiles, affine, mixtures = [], [], [], []
     ordered = sorted(exposures, key=lambda e: list(bands).index(e.band))
     for exposure in ordered:
         crpix, cw, d, visible = affine_maps(exposure, ra, dec)
@@ -145,9 +155,12 @@ def pack_patch(
         else:
             affine.append((crpix, cw, d))
         model = exposure.psf.single() if isinstance(exposure.psf, PSFModel) else exposure.psf
-        psf.append([model.at(x, y, psf_method) for x, y in crpix])
-        for parameters, seen in zip(psf[-1], visible, strict=True):
-            parameters["amp"] *= seen
+        mixtures.append(
+            [
+                mixtures_at(model, x, y, psf_method, seen)
+                for (x, y), seen in zip(crpix, visible, strict=True)
+            ]
+        )
     if not kept:
         raise InputError(
             f"no exposure has an unmasked pixel near ra = {reference[0]:.6f}, "
@@ -162,7 +175,7 @@ def pack_patch(
         tiles,
         [list(bands).index(e.band) for e in kept],
         astrometry,
-        psf,
+        [[mixture.full for mixture in row] for row in mixtures],
         n_radii=n_radii,
         pixel_term=[0.0 if e.psf.includes_pixel else 1.0 for e in kept],
         tiles_per_block=tiles_per_block,
@@ -180,4 +193,5 @@ def pack_patch(
         n_sources=len(peaks),
         unit=units[0],
         nuisances=[e.nuisance for e in kept],
+        mixtures=mixtures,
     )

@@ -14,6 +14,7 @@ import numpy as np
 from jaxpho.core.gaussians import Gaussians
 from jaxpho.core.patch import Patch, bucket
 from jaxpho.core.pixel import TILE, TILE_PIXELS
+from jaxpho.data.terms import pack_terms
 from jaxpho.data.tiles import TileSet
 from jaxpho.errors import InputError
 
@@ -61,6 +62,10 @@ class PackedPatch:
         Sources without padding.
     unit : str
         Unit of flux.
+    nuisances : list
+        Of each exposure, free or not.
+    mixtures : list of list of Mixtures
+        [E][S] PSF mixtures with their reduced ones; empty where these are not known.
     """
 
     patch: Patch
@@ -73,6 +78,29 @@ class PackedPatch:
     n_sources: int
     unit: str = "nJy"
     nuisances: list = field(default_factory=list)
+    mixtures: list = field(default_factory=list)
+
+    @property
+    def reducible(self) -> bool:
+        """Whether there are reduced PSF mixtures for wide Gaussians."""
+        return any(mixture.reduced for row in self.mixtures for mixture in row)
+
+    def terms(self, components, n_full: int):
+        """PSF Gaussians of the Sersic components of a scene, reduced where they may be.
+
+        See `jaxpho.data.terms.pack_terms` for ``components``, ``n_full`` and what is returned.
+        """
+        n = len(self.exposures)
+        terms, counts = pack_terms(
+            self.mixtures,
+            np.asarray(self.patch.d)[:n],
+            np.asarray(self.patch.pixel_term)[:n],
+            components,
+            n_full,
+            self.patch.n_exposures,
+            np.asarray(self.patch.data).dtype,
+        )
+        return jax.tree.map(jnp.asarray, terms), counts
 
     @classmethod
     def from_arrays(cls, exposures, peaks, **options) -> "PackedPatch":

@@ -21,6 +21,10 @@ class NearestPSFModel(PSFModel):
         """The mixture of the location nearest to a pixel; `method` is ignored."""
         return super().at(x, y, "nearest")
 
+    def ladder_at(self, x=0.0, y=0.0, method="nearest"):
+        """The reduced mixtures of that location."""
+        return super().ladder_at(x, y, "nearest")
+
 
 def read_psf_input(psf: PSFInput) -> PSFModel:
     """The mixture of a store, as the configuration asks for it.
@@ -49,12 +53,16 @@ def rotate_model(model: PSFModel, angle: float) -> PSFModel:
     """A PSF turned counter-clockwise (x towards y) by an angle in degrees."""
     if angle == 0:
         return model
+    reduced = [replace(r, parameters=_rotated(r.parameters, angle)) for r in model.reduced]
+    return replace(model, parameters=_rotated(model.parameters, angle), reduced=tuple(reduced))
+
+
+def _rotated(p: np.ndarray, angle: float) -> np.ndarray:
     c, s = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-    p = model.parameters
     x, y, cxx, cyy, cxy = (p[k].astype(float) for k in ("xcr", "ycr", "Cxx", "Cyy", "Cxy"))
     out = p.copy()
     out["xcr"], out["ycr"] = c * x - s * y, s * x + c * y
     out["Cxx"] = c * c * cxx - 2 * c * s * cxy + s * s * cyy
     out["Cyy"] = s * s * cxx + 2 * c * s * cxy + c * c * cyy
     out["Cxy"] = c * s * (cxx - cyy) + (c * c - s * s) * cxy
-    return replace(model, parameters=out)
+    return out

@@ -26,6 +26,26 @@ _SUMS = ("stamp", "unit")
 
 
 @dataclass(frozen=True)
+class ReducedPSF:
+    """A smaller mixture that serves for the wide Gaussians of a galaxy.
+
+    Attributes
+    ----------
+    width : float
+        Sigma (of the minor axis, native pixels) of the Gaussian from which on it may be used.
+    parameters : structured array of `PSF_DTYPE`, shape (nloc, ngauss)
+        For the locations of the full mixture; ``sersic_bin`` is -1.
+    error : float
+        Largest difference from the full mixture, both convolved with such a Gaussian, round or
+        elongated, of the latter's peak.
+    """
+
+    width: float
+    parameters: np.ndarray
+    error: float
+
+
+@dataclass(frozen=True)
 class PSFModel:
     """The PSF of one exposure (or band) as Gaussian mixtures at one or more detector positions.
 
@@ -43,6 +63,8 @@ class PSFModel:
         What the amplitudes sum to: 1, or the sum of the PSF image they were fitted to.
     attrs : dict
         Other attributes of the store's group (provenance, fit quality).
+    reduced : tuple of ReducedPSF
+        Smaller mixtures for wide Gaussians, of several widths and accuracies; may be empty.
     """
 
     parameters: np.ndarray
@@ -50,6 +72,7 @@ class PSFModel:
     includes_pixel: bool = False
     amplitude_sum: str = "stamp"
     attrs: dict = field(default_factory=dict, compare=False)
+    reduced: tuple[ReducedPSF, ...] = field(default=(), compare=False)
 
     def __post_init__(self):
         parameters = np.atleast_2d(np.asarray(self.parameters))
@@ -79,6 +102,8 @@ class PSFModel:
             )
         object.__setattr__(self, "parameters", parameters)
         object.__setattr__(self, "locations", locations)
+        object.__setattr__(self, "reduced", tuple(self.reduced))
+        check_reduced(self.reduced, len(parameters), "reduced PSF mixtures")
 
     @property
     def ngauss(self):
@@ -103,13 +128,47 @@ class PSFModel:
             Components stay in correspondence: amplitude, centre and covariance are averaged with
             non-negative weights, which keeps covariances positive definite.
         """
+        return self._mean(self.parameters, self._weights(x, y, method))
+
+    def ladder_at(self, x=0.0, y=0.0, method="linear"):
+        """The reduced mixtures at one detector position.
+
+        Parameters
+        ----------
+        x, y, method
+            See `at`.
+
+        Returns
+        -------
+        tuple of ReducedPSF
+            Of one location.
+        """
+        if not self.reduced:
+            return ()
+        weights = self._weights(x, y, method)
+        return tuple(
+            replace(rung, parameters=self._mean(rung.parameters, weights)[None])
+            for rung in self.reduced
+        )
+
+    def _weights(self, x, y, method):
+        """Weight of each location [nloc]."""
         if len(self.parameters) == 1:
-            return self.parameters[0].copy()
-        weights = location_weights(self.locations, x, y, method)
-        out = self.parameters[int(np.argmax(weights))].copy()
-        for name in FLOATS:
-            out[name] = weights @ self.parameters[name].astype(float)
+            return np.ones(1)
+        return location_weights(self.locations, x, y, method)
+
+    @staticmethod
+    def _mean(parameters, weights):
+        """Weighted mean of corresponding components, [ngauss]."""
+        out = parameters[int(np.argmax(weights))].copy()
+        if len(weights) > 1:
+            for name in FLOATS:
+                out[name] = weights @ parameters[name].astype(float)
         return out
+
+    def with_reduced(self, reduced):
+        """The model with other reduced mixtures (a sequence of `ReducedPSF`)."""
+        return replace(self, reduced=tuple(reduced))
 
     def collapsed(self):
         """The model with one mixture for all radii, or None when the radii differ.
@@ -142,7 +201,7 @@ class PSFModel:
             bins = self.parameters["sersic_bin"][0]
             first = self.parameters[:, bins == bins.min()].copy()
             first["sersic_bin"] = -1
-            found = replace(self, parameters=first)
+            found = replace(self, parameters=first, reduced=())
         return found
 
     def repeated(self, nradii):
@@ -169,3 +228,16 @@ def check_gaussians(parameters, where):
     bins = parameters["sersic_bin"]
     if np.any(bins < -1) or np.any(bins != bins[:1]):
         raise InputError(f"{where} have a sersic_bin that is below -1 or differs between locations")
+
+
+def check_reduced(reduced, nloc, where):
+    """Raise InputError unless every reduced mixture has a width, an error and usable Gaussians."""
+    for rung in reduced:
+        found = np.shape(rung.parameters)
+        if not (len(found) == 2 and found[0] == nloc and found[1] > 0):
+            raise InputError(f"{where} have shape {found}; expected ({nloc}, Gaussians)")
+        for name in ("width", "error"):
+            value = getattr(rung, name)
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"{where} have the {name} {value}; expected a positive number")
+        check_gaussians(rung.parameters, where)

@@ -11,7 +11,14 @@ import h5py
 import numpy as np
 
 from jaxpho.data.hdf5 import read_array
-from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel, check_gaussians
+from jaxpho.data.psfmodel import (
+    PSF_DTYPE,
+    PSFModel,
+    ReducedPSF,
+    check_gaussians,
+    check_reduced,
+)
+from jaxpho.data.splinestore import read_spline_table
 from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.psfstore")
@@ -135,6 +142,7 @@ def _read_group(file, path, group):
             includes_pixel=bool(includes_pixel),
             amplitude_sum=str(amplitude_sum),
             attrs=attrs,
+            reduced=_read_reduced(node, len(parameters), where),
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
@@ -146,6 +154,31 @@ def _whole(value, where):
     if array.dtype.kind not in "iu" or array.size != 1:
         raise InputError(f"{where} is {array.tolist()!r}; expected a whole number")
     return int(array.ravel()[0])
+
+
+def _read_reduced(node, nloc, where):
+    """The reduced mixtures of a group, none where it has none."""
+    if "reduced" not in node:
+        return ()
+    data = node["reduced"]
+    if not isinstance(data, h5py.Dataset) or data.dtype.names is None:
+        raise InputError(f"{where}: 'reduced' is not a structured array of PSF Gaussians")
+    missing = [name for name in ("count", "width", "error") if name not in data.attrs]
+    if missing:
+        raise InputError(f"{where}: 'reduced' lacks the attribute {missing[0]!r}")
+    count, width, error = (np.atleast_1d(data.attrs[name]) for name in ("count", "width", "error"))
+    alike = len(count) == len(width) == len(error) and count.dtype.kind in "iu"
+    if not (alike and np.all(count > 0) and data.shape == (nloc, count.sum())):
+        raise InputError(
+            f"{where}: 'reduced' has shape {data.shape} and {len(count)}, {len(width)} and "
+            f"{len(error)} numbers in its attributes count, width and error; expected "
+            f"({nloc}, sum of count) and as many of each"
+        )
+    parameters = _as_psf_dtype(data[()], f"{where}, 'reduced'")
+    parts = np.split(parameters, np.cumsum(count)[:-1], axis=1)
+    reduced = tuple(map(ReducedPSF, map(float, width), parts, map(float, error)))
+    check_reduced(reduced, nloc, f"{where}, 'reduced'")
+    return reduced
 
 
 def _amplitude_sums(parameters):
@@ -173,6 +206,17 @@ def _as_psf_dtype(values, where):
             )
         out[name] = values[found]
     return out
+
+
+def read_sersic_radii(path):
+    """Radii [nradii], arcsec, of forcepho's Sersic table, which ``sersic_bin`` counts.
+
+    Raises
+    ------
+    InputError
+        As `jaxpho.data.splinestore.read_spline_table`.
+    """
+    return np.asarray(read_spline_table(path).radii, float)
 
 
 def check_psf_store(path, group, overwrite=True):
@@ -266,6 +310,8 @@ def write_psf_store(path, group, model, attrs=None, overwrite=True, nradii=None,
             node.create_dataset("parameters", data=parameters)
             if model.locations is not None:
                 node.create_dataset("detector_locations", data=model.locations.T)
+            if model.reduced:
+                _write_reduced(node, model.reduced)
             node.attrs.update({**model.attrs, **(attrs or {})})
             node.attrs["n_psf_per_source"] = model.ngauss
             node.attrs["includes_pixel"] = bool(model.includes_pixel)
@@ -279,6 +325,18 @@ def write_psf_store(path, group, model, attrs=None, overwrite=True, nradii=None,
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
     log.info("wrote PSF %s: %d location(s), %d Gaussians", group, *model.parameters.shape)
+
+
+def _write_reduced(node, reduced):
+    """All reduced mixtures as one data set [nloc, sum of count]; attributes have one number each.
+
+    Only the data set `parameters` makes a group a PSF for other readers: they do not see this one.
+    """
+    data = np.concatenate([rung.parameters for rung in reduced], axis=1)
+    node.create_dataset("reduced", data=data)
+    node["reduced"].attrs["count"] = [rung.parameters.shape[1] for rung in reduced]
+    node["reduced"].attrs["width"] = [rung.width for rung in reduced]
+    node["reduced"].attrs["error"] = [rung.error for rung in reduced]
 
 
 def _drop(file, group):

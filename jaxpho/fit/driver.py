@@ -15,22 +15,15 @@ from jaxpho.fit import quality
 from jaxpho.fit.advice import astrometry_gain
 from jaxpho.fit.blur import mixture_needed, too_coarse
 from jaxpho.fit.draws import SCALARS, Draws
-from jaxpho.fit.optimize import Z_LIMIT, Optimum, optimize
+from jaxpho.fit.optimize import Optimum, optimize
 from jaxpho.fit.options import FitOptions, SampleOptions
 from jaxpho.fit.parameters import ParameterTable
-from jaxpho.fit.posterior import (
-    Problem,
-    Static,
-    model_of,
-    physical_jacobian,
-    to_physical,
-    to_unconstrained,
-)
+from jaxpho.fit.posterior import Static, model_of, to_unconstrained
 from jaxpho.fit.problem import astrometry_of, make_problem
+from jaxpho.fit.reduce import WORTH, reduce_problem, shape_limits, worth_of
 from jaxpho.fit.result import PatchResult
-from jaxpho.fit.sample import sample
 from jaxpho.fit.start import source_starts
-from jaxpho.fit.target import whitening
+from jaxpho.fit.uncertainty import draw, laplace
 
 log = logging.getLogger("jaxpho.fit")
 
@@ -67,7 +60,10 @@ class _Fitter:
         self.starts = source_starts(
             peaks, packed.bands, packed.reference, pixel_scale=self.pixel, q_min=options.q_min
         )
-        self.problem, self.table, self.n = make_problem(packed, self.starts, options, mixture)
+        problem, self.table, self.n = make_problem(packed, self.starts, options, mixture)
+        self.limits = shape_limits(self.table, self.starts)
+        worth = worth_of(options, WORTH)
+        self.problem, self.saved = reduce_problem(packed, problem, self.limits, worth)
         self.dtype = np.asarray(packed.patch.data).dtype
         self.static = Static(options.pixel_mode, 1 if jax.default_backend() == "cpu" else 64)
         self.linear = np.zeros(self.n, bool)
@@ -165,15 +161,6 @@ class _Fitter:
         )
 
 
-def laplace(optimum: Optimum, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """Covariance of theta and of z at an optimum, [n, n] float64."""
-    root = whitening(optimum.curvature)
-    covariance = root @ root.T
-    z = jnp.asarray(optimum.z, problem.patch.data.dtype)
-    jacobian = np.asarray(physical_jacobian(z, problem.transform), np.float64)
-    return jacobian @ covariance @ jacobian.T, covariance
-
-
 def _coordinate_covariance(covariance: np.ndarray, theta: np.ndarray, tr) -> np.ndarray:
     """Covariance of the natural coordinates (logarithms where these are the coordinate)."""
     scale = np.where(np.asarray(tr.log), 1.0 / np.maximum(np.abs(theta), 1e-300), 1.0)
@@ -224,6 +211,7 @@ def fit_patch(
         f"{n} parameters, {optimum.iterations} steps, {restarts} restarts, "
         + ("converged" if optimum.converged else "NOT converged")
     ]
+    messages += [fitter.saved] if fitter.saved else []
     covariance, _ = laplace(optimum, fitter.problem)
     pixels = fitter.pixels(optimum)
     areas = fitter.areas(optimum, pixels)
@@ -246,7 +234,8 @@ def fit_patch(
     draws = None
     if sampling.method != "none" and n and not (stop_if_coarse and needed != mixture):
         clock = time.perf_counter()
-        draws = _draw(fitter, optimum, sampling, key)
+        draws, said = draw(fitter, optimum, sampling, key)
+        messages += said
         seconds["sample"] = time.perf_counter() - clock
         messages += _sampling_messages(table, peaks, areas, draws, sampling)
     bound = quality.at_bound(table, optimum.theta[:n])
@@ -289,16 +278,6 @@ def fit_patch(
             message.removeprefix("WARNING "),
         )
     return result
-
-
-def _draw(fitter: _Fitter, optimum: Optimum, sampling: SampleOptions, key) -> Draws:
-    """Mode of the density in z (which exists even where the optimum is at a bound), then NUTS."""
-    start = np.clip(optimum.z, -Z_LIMIT / 2, Z_LIMIT / 2)
-    z = np.where(fitter.linear, optimum.z, start)
-    theta = to_physical(jnp.asarray(z, fitter.dtype), fitter.problem.transform)
-    mode = fitter.optimize(np.asarray(theta), with_volume=True)
-    key = jax.random.PRNGKey(0) if key is None else key
-    return sample(key, mode, fitter.problem, sampling, fitter.static, fitter.linear)
 
 
 def _diagnostics(optimum: Optimum, draws: Draws | None, n: int) -> dict:

@@ -109,17 +109,21 @@ def conditional(
     n = len(z)
     theta = physical(z, tr)
 
+    # with reduced PSF mixtures a component has several rows of Gaussians, each with its flux
+    terms = patch.terms
+    own = slice(None) if terms is None else terms.component
+    sersic = terms.bin.shape[1:] if terms is not None else (
+        scene.sersic_index.shape[1], patch.psf_bin.shape[-1]
+    )  # fmt: skip
+    groups = (sersic, (scene.point_index.shape[1], patch.psf_point.flux.shape[-1]))
+
     def coefficients(theta):
         rows = scene_rows(theta, scene, patch)
-        return jnp.concatenate([rows.sersic[..., 0], rows.point[..., 0], rows.sky], -1)
+        return jnp.concatenate([rows.sersic[:, own, 0], rows.point[..., 0], rows.sky], -1)
 
     rows = scene_rows(theta, scene, patch)
     unit = rows._replace(
         sersic=rows.sersic.at[..., 0].set(1.0), point=rows.point.at[..., 0].set(1.0)
-    )
-    groups = (
-        (rows.sersic.shape[1], patch.psf_bin.shape[-1]),
-        (rows.point.shape[1], patch.psf_point.flux.shape[-1]),
     )
     chi2, slope, matrix = linear_normal(
         row_gaussians(unit, scene, patch, mixture), coefficients(theta), patch, reference,

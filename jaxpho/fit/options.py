@@ -103,6 +103,12 @@ class FitOptions:
         "sigma .7 px: fourth 9e-4, covariance 7e-3, second_order 2e-2 of peak)",
         choices=("point", "second_order", "covariance", "fourth", "sixth"),
     )
+    reduced_psf: str = option(
+        "auto",
+        "fewer PSF Gaussians for the wide Gaussians of a galaxy, where its image keeps within 1e-4 "
+        "of its peak and the PSF has reduced mixtures; auto: in patches so large that this pays",
+        choices=("auto", "always", "never"),
+    )
     max_iterations: int = option(60, "largest number of Levenberg-Marquardt steps", ge=1)
     tolerance: float = option(
         1e-3, "stop when the next step would lower chi2 by less than this", gt=0

@@ -6,8 +6,8 @@ import numpy as np
 from fit_case import draw, make_case, remake
 from synthetic_patch import derivative, oracle_model
 
-from jaxpho.fit.driver import laplace
 from jaxpho.fit.options import FitOptions, PriorOptions
+from jaxpho.fit.uncertainty import laplace
 
 # of sqrt(C_ii C_jj): a float32 Fisher matrix, inverted, with correlations up to .99
 CORRELATION = 3e-3

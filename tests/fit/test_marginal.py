@@ -8,11 +8,11 @@ import numpy as np
 from fit_case import draw, make_case, remake
 
 from jaxpho.data.exposure import Nuisance
-from jaxpho.fit.driver import laplace
 from jaxpho.fit.marginal import conditional, draw_linear, make_layout, profile, schur
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.posterior import DEFAULT_STATIC, evaluate, model_of
 from jaxpho.fit.sample import sample
+from jaxpho.fit.uncertainty import laplace
 
 # Of energies (which are of order 100) and of gradients relative to the largest.
 TOL = {"float32": 2e-3, "float64": 1e-9}

@@ -10,9 +10,9 @@ from synthetic_patch import derivative, oracle_model
 
 from jaxpho.data.exposure import Nuisance
 from jaxpho.fit import quality
-from jaxpho.fit.driver import laplace
 from jaxpho.fit.optimize import box_step, solve_scaled
 from jaxpho.fit.options import FitOptions, PriorOptions
+from jaxpho.fit.uncertainty import laplace
 
 # Two fits are at one minimum when chi2 agrees to this: the optimiser stops at 1e-3.
 SAME = 0.01

@@ -14,13 +14,13 @@ from numpyro.infer.util import log_density as numpyro_density
 
 from jaxpho.data.exposure import Nuisance
 from jaxpho.fit.draws import STATISTICS, diagnose
-from jaxpho.fit.driver import laplace
 from jaxpho.fit.models import whitened_model
 from jaxpho.fit.optimize import solve_scaled
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.posterior import DEFAULT_STATIC, log_density, model_of
 from jaxpho.fit.sample import CHUNK, sample, with_step_size
 from jaxpho.fit.target import whitening
+from jaxpho.fit.uncertainty import laplace
 
 # Monte Carlo errors are compared at this many standard deviations: 30 numbers, one in 10^4
 SIGMAS = 4.0
