@@ -17,7 +17,7 @@ STAMP = $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help setup lint test test-slow realdata demo demo-pulls bench clean
+.PHONY: help setup lint test test-slow realdata demo demo-pulls reference bench clean
 
 help:
 	@echo "make demo [SEED=1]  simulate a field with GalSim, fit it, compare with the truth"
@@ -26,6 +26,7 @@ help:
 	@echo "make test-slow      tests that take minutes"
 	@echo "make realdata       tests on real images (folder in JAXPHO_DATA)"
 	@echo "make lint           ruff check and ruff format --check"
+	@echo "make reference      docs/catalogue.md from the registries of columns and flags"
 	@echo "make bench          the benchmarks (benchmarks/README.md)"
 	@echo "make clean          remove demo runs and caches"
 
@@ -58,6 +59,9 @@ demo: $(STAMP)
 demo-pulls: $(STAMP)
 	for seed in $(SEEDS); do $(MAKE) demo SEED=$$seed RUN=demo-run-$$seed || exit 1; done
 	$(PY) notebooks/demo/compare.py pool $(foreach s,$(SEEDS),demo-run-$(s)/fit)
+
+reference: $(STAMP)
+	$(PY) -m jaxpho.output.reference docs/catalogue.md
 
 bench: $(STAMP)
 	$(PY) benchmarks/kernel.py

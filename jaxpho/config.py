@@ -116,8 +116,9 @@ class Config:
     peaks: CatalogOptions = option(help="list of the sources to measure")
     unit: Literal["auto", "nJy", "image"] = option(
         "auto",
-        "unit of fluxes: nJy (an error if an exposure cannot be calibrated), the images' own, or "
-        "auto: nJy when every exposure can be calibrated",
+        "unit of fluxes: nJy (an error if an exposure cannot be calibrated), the images' own "
+        "(exposures of a band are brought to the scale of the first, where zero points tell it), "
+        "or auto: nJy when every exposure can be calibrated",
     )
     sources: SourceOptions = option(SourceOptions, "how sources are modelled")
     fit: FitOptions = option(FitOptions, "priors and optimiser")

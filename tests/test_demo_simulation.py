@@ -196,7 +196,7 @@ def test_flags_are_told_by_name(demo, run, perfect_run, capsys):
 def test_comparison_refuses_an_outlier_a_bias_and_a_missing_source(
     demo, run, perfect_run, capsys, monkeypatch
 ):
-    out, table = perfect_run
+    (out, table), axes = perfect_run, []
     for change, complaint in (
         (("flux_g", 2, 9.0), "largest pull"),
         (("rhalf", slice(None), 6.0), "mean pull"),
@@ -208,7 +208,7 @@ def test_comparison_refuses_an_outlier_a_bias_and_a_missing_source(
             changed.remove_row(rows)
         else:
             changed[name][rows] += sigmas * changed[f"{name}_err"][rows]
-        axes = []
+        axes.clear()
         monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: axes.extend(self.axes))
         code, text = judged(demo, run, out, changed, capsys)
         assert code == 1 and complaint in text

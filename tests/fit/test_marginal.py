@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from fit_case import draw, make_case, remake
+from reduced_case import Pair, make_exposure, make_peak, psf_model
 
 from jaxpho.data.exposure import Nuisance
 from jaxpho.fit.marginal import conditional, draw_linear, make_layout, profile, schur
 from jaxpho.fit.options import SampleOptions
-from jaxpho.fit.posterior import DEFAULT_STATIC, evaluate, model_of
+from jaxpho.fit.posterior import DEFAULT_STATIC, evaluate, model_of, to_unconstrained
 from jaxpho.fit.sample import sample
 from jaxpho.fit.uncertainty import laplace
 
@@ -99,6 +100,23 @@ def test_energy_is_that_of_the_dense_normal_equations(x64):
             mean[: len(at)], z[at] - np.linalg.solve(block, gradient), rtol=1e-8, atol=1e-8
         )
     assert np.abs(constants).max() < TOL["float64"] * 100
+
+
+def test_reduced_psf_mixtures(x64):
+    """Several rows of Gaussians for one component: still one flux."""
+    peaks = [make_peak(rhalf=1.2, sersic=2.0, e1=0.2, e2=0.1)]
+    pair = Pair([make_exposure(psf_model("positive"), size=48)], peaks, dtype=np.float64)
+    problem = pair.reduced
+    assert problem.patch.terms.component.shape[0] > 1
+    z = np.asarray(to_unconstrained(jnp.asarray(pair.theta(), float), problem.transform))
+    linear = np.zeros(pair.n, bool)
+    linear[: len(pair.table.parameters)] = pair.table.linear
+    layout = make_layout(z, linear)
+    found = conditional(jnp.asarray(z[~linear]), problem, layout, None, DEFAULT_STATIC)
+    dense = evaluate(jnp.asarray(z), problem, jnp.zeros_like(problem.patch.data))
+    block, gradient = (np.asarray(a)[linear] for a in (dense.curvature, dense.gradient))
+    expected = z[linear] - np.linalg.solve(block[:, linear], gradient)
+    np.testing.assert_allclose(found.mean, expected, rtol=1e-8)
 
 
 def test_gradient_is_that_of_finite_differences(x64):

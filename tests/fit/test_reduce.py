@@ -21,7 +21,7 @@ from reduced_case import (
 from jaxpho.core.fisher import normal_equations
 from jaxpho.core.sersic import load_mixture
 from jaxpho.data.psfmodel import PSFModel, ReducedPSF
-from jaxpho.fit import draw, reduce
+from jaxpho.fit import reduce, uncertainty
 from jaxpho.fit.driver import fit_patch
 from jaxpho.fit.options import FitOptions, PriorOptions, SampleOptions
 from jaxpho.fit.posterior import DEFAULT_STATIC, delta_of, model_of, to_unconstrained
@@ -314,15 +314,15 @@ def test_draws_that_leave_are_drawn_again(monkeypatch):
         seen.append(problem.patch.terms is not None)
         return SimpleNamespace(theta=np.tile(mode.theta * (1 + spread[0]), (2, 10, 1)))
 
-    monkeypatch.setattr(draw, "sample", fake)
-    _, messages = draw.draw(fitter, mode, SampleOptions(), None)
+    monkeypatch.setattr(uncertainty, "sample", fake)
+    _, messages = uncertainty.draw(fitter, mode, SampleOptions(), None)
     assert seen == [True] and len(messages) == 1 and messages[0].startswith("sampling: PSF Gauss")
     spread[0] = 0.5
-    _, messages = draw.draw(fitter, mode, SampleOptions(), None)
+    _, messages = uncertainty.draw(fitter, mode, SampleOptions(), None)
     assert seen == [True, True, False]
     assert "20 draws left the shapes" in messages[1]
     fitter.options = FitOptions(reduced_psf="never")
-    assert draw.draw(fitter, mode, SampleOptions(), None)[1] == []
+    assert uncertainty.draw(fitter, mode, SampleOptions(), None)[1] == []
 
 
 @pytest.mark.slow
