@@ -4,6 +4,9 @@
 SEED ?= 1
 RUN ?= demo-run-$(SEED)
 SEEDS ?= 1 2 3
+NUMBER ?= 500
+SCENE ?= galaxy
+METHOD ?= nuts
 VENV ?= .venv
 WORKERS ?= 2
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -17,7 +20,7 @@ STAMP = $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help setup lint test test-slow realdata demo demo-pulls reference bench clean
+.PHONY: help setup lint test test-slow realdata demo demo-pulls reference bench calibrate clean
 
 help:
 	@echo "make demo [SEED=1]  simulate a field with GalSim, fit it, compare with the truth"
@@ -28,6 +31,7 @@ help:
 	@echo "make lint           ruff check and ruff format --check"
 	@echo "make reference      docs/catalogue.md from the registries of columns and flags"
 	@echo "make bench          the benchmarks (benchmarks/README.md)"
+	@echo "make calibrate      simulation-based calibration [NUMBER=500 SCENE=galaxy METHOD=nuts]"
 	@echo "make clean          remove demo runs and caches"
 
 setup: $(STAMP)
@@ -65,6 +69,10 @@ reference: $(STAMP)
 
 bench: $(STAMP)
 	$(PY) benchmarks/kernel.py
+
+calibrate: $(STAMP)
+	$(PY) benchmarks/calibration.py --number $(NUMBER) --scene $(SCENE) --method $(METHOD) \
+		--figure calibration-$(SCENE)-$(METHOD).png
 
 clean:
 	rm -rf demo-run-* .pytest_cache .ruff_cache .hypothesis build dist
