@@ -18,10 +18,15 @@ def data_dir():
     return path
 
 
-@pytest.fixture
-def x64():
-    """Run the test with 64-bit JAX types; the process default is restored afterwards."""
+@pytest.fixture(autouse=True)
+def same_types():
+    """Tests that run a command with `precision: float64` leave the process as it was."""
     before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", before)
+
+
+@pytest.fixture
+def x64():
+    """Run the test with 64-bit JAX types; `same_types` restores the process default."""
+    jax.config.update("jax_enable_x64", True)

@@ -164,6 +164,12 @@ def sample(
     -------
     Draws
     """
+    # numpyro draws momenta in the process's default precision, which must be the patch's
+    with jax.enable_x64(problem.patch.data.dtype == jnp.float64):
+        return _sample(key, mode, problem, options, static, linear)
+
+
+def _sample(key, mode, problem, options, static, linear) -> Draws:
     dtype = problem.patch.data.dtype
     warmup_chunks = -(-options.num_warmup // CHUNK)
     draw_chunks = -(-options.num_samples // CHUNK)

@@ -113,6 +113,19 @@ def test_keys_decide():
     assert len(np.unique(chains)) == 4
 
 
+def test_a_float32_patch_where_the_process_is_in_float64():
+    """Of a notebook that says numpyro.enable_x64(): the draws are those of any other process."""
+    options = tuple(vars(OPTIONS).items())
+    mode_of("linear")
+    with jax.enable_x64(True):
+        there = sample(
+            jax.random.PRNGKey(0), mode_of("linear"), case_of("linear").problem, OPTIONS,
+            DEFAULT_STATIC,
+        )  # fmt: skip
+    assert there.theta.dtype == np.float32
+    np.testing.assert_array_equal(there.theta, draws_of("linear", 0, options).theta)
+
+
 def test_rounds_go_on_until_enough():
     common = {"num_warmup": 75, "num_chains": 4}
     few = common | {"num_samples": CHUNK, "min_ess": 150.0, "max_rounds": 20}
