@@ -45,6 +45,26 @@ def folder(tmp_path_factory):
     return folder
 
 
+def test_a_sky_taken_off_twice_is_told(folder, tmp_path, caplog):
+    values = yaml.safe_load((folder / "config.yml").read_text())
+    for entry in values["images"]:
+        entry["sky"] = {"subtract": "value", "value": 0.5}
+    values["stores"] = str(tmp_path / "stores")
+    (folder / "twice.yml").write_text(yaml.safe_dump(values))
+    assert cli.main(["preprocess", str(folder / "twice.yml"), "-q", "--workers", "1"]) == 0
+    entry = {
+        "meta": str(tmp_path / "stores/meta.json"),
+        "pixels": str(tmp_path / "stores/pixels.h5"),
+    }
+    entry |= {"psf": {"store": "psf.h5"}, "sky": {"subtract": "value", "value": 0.5}}
+    del values["stores"]
+    values["images"] = [entry]
+    (folder / "twice.yml").write_text(yaml.safe_dump(values))
+    load_field(load_config(folder / "twice.yml"))
+    said = [r.message for r in caplog.records if "once more" in r.message]
+    assert said and all("sky.value takes 0.5 nJy off once more" in text for text in said)
+
+
 def configuration(folder, stored, **extra):
     values = yaml.safe_load((folder / "config.yml").read_text())
     if stored:

@@ -31,10 +31,20 @@ def open_hdf5(path, what: str) -> h5py.File:
         raise InputError(f"{what} {path} {kind}")
     try:
         # no file locks: stores are read from file systems that have none, by many processes
-        return h5py.File(path, "r", locking=False)
+        return _open(path, locking=False)
     except OSError as error:
         reason = str(error).split("(", 1)[-1].rstrip(")") or "unknown reason"
         raise InputError(f"{what} {path} is not a readable HDF5 file ({reason})") from None
+
+
+def _open(path: Path, **locking) -> h5py.File:
+    try:
+        return h5py.File(path, "r", **locking)
+    except OSError as error:
+        # open in this process already, with locks: HDF5 wants all of them alike
+        if locking and "locking flag" in str(error):
+            return _open(path)
+        raise
 
 
 def read_array(node, name: str, where: str, kinds: str = "iuf") -> np.ndarray:

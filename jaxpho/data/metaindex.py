@@ -51,7 +51,8 @@ def index_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.index.h5")
 
 
-def _stamp(path: Path) -> list[int]:
+def stamp_of(path: Path) -> list[int]:
+    """What tells one version of a file from another: time of change, size."""
     status = path.stat()
     return [status.st_mtime_ns, status.st_size]
 
@@ -63,7 +64,7 @@ def read_index(path: Path) -> Index | None:
         return None
     try:
         with h5py.File(file, "r", locking=False) as f:
-            if f.attrs.get("format") != FORMAT or list(f.attrs["stamp"]) != _stamp(path):
+            if f.attrs.get("format") != FORMAT or list(f.attrs["stamp"]) != stamp_of(path):
                 log.info("%s has changed since %s: index rebuilt", path, file.name)
                 return None
             bands = f["bands"].asstr()[()]
@@ -76,13 +77,21 @@ def read_index(path: Path) -> Index | None:
         return None
 
 
-def write_index(path: Path, index: Index) -> None:
-    """Write the index of a meta store, in one step."""
+def write_index(path: Path, index: Index, stamp: list[int]) -> None:
+    """Write the index of a meta store, in one step.
+
+    Parameters
+    ----------
+    path : the meta store.
+    index : Index
+    stamp : of the file that the index was made from (`stamp_of`, before it was read): another
+        process may have replaced it since, and then no reader takes this index for the new one's.
+    """
     bands = list(dict.fromkeys(band for band, _ in index.keys))
     number = {band: i for i, band in enumerate(bands)}
     blocks = [text.encode("ascii") for text in index.texts]
     with replacing(index_path(path)) as temporary, h5py.File(temporary, "w") as f:
-        f.attrs["format"], f.attrs["stamp"] = FORMAT, _stamp(path)
+        f.attrs["format"], f.attrs["stamp"] = FORMAT, stamp
         f.create_dataset("bands", data=bands, dtype=h5py.string_dtype())
         f["band"] = np.array([number[band] for band, _ in index.keys], np.int32)
         names = "\0".join(name for _, name in index.keys).encode("utf-8")

@@ -18,7 +18,7 @@ from astropy.io import fits
 
 from jaxpho.data.footprint import Footprints, footprint
 from jaxpho.data.gwcsfile import open_gwcs
-from jaxpho.data.metaindex import Index, index_path, read_index, write_index
+from jaxpho.data.metaindex import Index, index_path, read_index, stamp_of, write_index
 from jaxpho.data.options import WCSOptions
 from jaxpho.data.wcs import build_wcs
 from jaxpho.errors import InputError
@@ -134,15 +134,16 @@ def open_meta_store(path, index: bool = True) -> MetaStore:
         raise InputError(f"meta store {path} {kind}")
     found = read_index(path) if index else None
     if found is None:
+        stamp = stamp_of(path)
         found = make_index(path, _read_json(path))
         if index and len(found.keys) >= INDEX_FROM:
-            _try_write(path, found)
+            _try_write(path, found, stamp)
     return MetaStore(path, found)
 
 
-def _try_write(path: Path, index: Index) -> None:
+def _try_write(path: Path, index: Index, stamp: list[int]) -> None:
     try:
-        write_index(path, index)
+        write_index(path, index, stamp)
     except OSError as error:
         log.info("%s not written (%s): opening this store stays slow", index_path(path), error)
 
@@ -168,8 +169,9 @@ def write_meta_store(path, headers: Mapping[str, Mapping]) -> None:
     index = make_index(path, texts)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(texts), encoding="utf-8")
+        stamp = stamp_of(temporary)  # a rename keeps it
     if len(index.keys) >= INDEX_FROM:
-        _try_write(path, index)
+        _try_write(path, index, stamp)
     else:
         index_path(path).unlink(missing_ok=True)
 

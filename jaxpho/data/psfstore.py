@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from jaxpho.data.hdf5 import read_array
+from jaxpho.data.hdf5 import open_hdf5, read_array
 from jaxpho.data.psfmodel import (
     PSF_DTYPE,
     PSFModel,
@@ -28,17 +28,6 @@ _ALIASES = {"xcr": "xcen", "ycr": "ycen"}
 _UNIT_SUM_ATOL = 1e-4
 
 
-def _open(path):
-    """Open an HDF5 file for reading, or explain in one sentence why that is impossible."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"PSF store {path} does not exist")
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"PSF store {path} is not a readable HDF5 file ({error})") from error
-
-
 def list_psf_groups(path):
     """Names of the groups of a PSF store that hold a ``parameters`` data set, sorted."""
     names = []
@@ -47,7 +36,7 @@ def list_psf_groups(path):
         if isinstance(node, h5py.Group) and "parameters" in node:
             names.append(name)
 
-    with _open(path) as file:
+    with open_hdf5(path, "PSF store") as file:
         try:
             file.visititems(visit)
         except (OSError, RuntimeError) as error:
@@ -77,7 +66,7 @@ def read_psf_store(path, group):
     InputError
         Missing or foreign file, missing group, data set, field or attribute, impossible values.
     """
-    with _open(path) as file:
+    with open_hdf5(path, "PSF store") as file:
         try:
             return _read_group(file, path, group)
         except (OSError, RuntimeError) as error:
@@ -281,7 +270,7 @@ def write_psf_store(path, group, model, attrs=None, overwrite=True, nradii=None,
         model = model.repeated(nradii)
     existing = None
     if path.exists():
-        with _open(path) as file:
+        with open_hdf5(path, "PSF store") as file:
             existing = group in file
         if existing and not overwrite:
             raise InputError(f"PSF store {path} already has a group {group!r} (overwrite is off)")

@@ -26,7 +26,6 @@ from jaxpho.data.storejob import StoreJob
 from jaxpho.data.storeoptions import PreprocessConfig
 from jaxpho.data.storepart import Part, part_of
 from jaxpho.errors import InputError
-from jaxpho.files import replacing
 
 log = logging.getLogger("jaxpho.preprocess")
 
@@ -177,7 +176,7 @@ def commit(
                 _write_meta(config, {b: {n: texts[b][n] for n in ns} for b, ns in _by_band(kept)})
     asdf = config.meta_path.with_suffix(".asdf")
     if gwcs:
-        with replacing(asdf) as temporary:
+        with writing(asdf) as temporary:
             write_gwcs(temporary, gwcs)
     else:
         asdf.unlink(missing_ok=True)

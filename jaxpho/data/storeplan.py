@@ -118,6 +118,12 @@ def _complete(exposure: StoredExposure, options, base: Path, label: str, require
     if options.sky.subtract == "value":
         value = number_or_key(options.sky.value, header, None, f"{where}: sky.value")
         exposure.level = 0.0 if value is None else value
+        before = exposure.info.get("summary", {}).get("sky_from", "")
+        if exposure.level and before and not before.startswith("none"):
+            log.warning(
+                "%s: sky.value takes %g %s off once more; the store already lacks %s",
+                exposure.name, exposure.level, exposure.unit, before,
+            )  # fmt: skip
         exposure.notes["sky_from"] = f"the store, {exposure.level:g} subtracted"
     plan.psf = exposure.psf = plan_psf(plan, label)
     if require_psf and plan.psf is None:

@@ -109,7 +109,7 @@ def save_patch(path, packed: PackedPatch) -> None:
     """Write a patch as an .npz file with the arrays of `PackedPatch.to_numpy` under their names.
 
     Beside them: pixel_term [E], PIX0 [E, 2], bands and bandlist, epaths, unit,
-    reference_coordinates.
+    reference_coordinates. Nuisances of exposures and reduced PSF mixtures are left out.
     """
     n_e = len(packed.exposures)
     extra = {

@@ -156,6 +156,32 @@ def test_meta_store_opens_by_its_index(case, tmp_path, monkeypatch):
     assert open_meta_store(path).bands == ["blue"]
 
 
+def test_an_index_of_a_store_that_was_replaced_while_it_was_read(case, tmp_path, monkeypatch):
+    path = tmp_path / "meta.json"
+    path.write_bytes((case / "meta.json").read_bytes())
+    monkeypatch.setattr(metastore, "INDEX_FROM", 1)
+    headers = json.loads(path.read_text())
+
+    def read(path):
+        found = json.loads(path.read_text())
+        path.write_text(json.dumps({"blue": headers["blue"]}))  # by another process, meanwhile
+        return found
+
+    with monkeypatch.context() as m:
+        m.setattr(metastore, "_read_json", read)
+        assert set(open_meta_store(path).bands) == {"red", "blue"}
+    assert open_meta_store(path).bands == ["blue"]
+
+
+def test_a_file_that_this_process_has_open(case, tmp_path):
+    """In a notebook: with other locks, which HDF5 refuses to mix."""
+    for name, read in (
+        ("pixels.h5", lambda path: PixelStore(path).close()), ("psf.h5", list_psf_groups),
+    ):  # fmt: skip
+        with h5py.File(case / name, "r"):
+            read(case / name)
+
+
 def test_footprints_find_every_overlap(case):
     """Against the WCS: a circle whose edge pixels fall on the image must be found."""
     store = open_meta_store(case / "meta.json")
