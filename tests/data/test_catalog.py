@@ -238,6 +238,6 @@ def test_units_of_columns_beat_those_of_the_format(tmp_path, form):
     if form == "forcepho":
         assert peak.values["pa"] == pytest.approx(50.0)
     t[flux] = [1.0, 2.0]
-    t[flux].unit = u.electron
+    t[flux].unit = u.m
     usual = 3631.0 if form == "tractor" else 1.0
     assert read(tmp_path, t, "p.fits", format=form)[1].flux["flux", "g"] == pytest.approx(2 * usual)
