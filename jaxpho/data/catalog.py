@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from astropy import units as u
-from astropy.table import MaskedColumn, Table
+from astropy.table import MaskedColumn
 
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.columns import FORMATS, SHAPE_COLUMNS, column_of, find_columns
 from jaxpho.data.options import CatalogOptions
-from jaxpho.data.tables import read_table
+from jaxpho.data.peaktable import is_own, open_table
 from jaxpho.data.units import flux_unit_to_njy, magnitude_to_njy
 from jaxpho.errors import InputError
 
@@ -82,15 +82,7 @@ def read_catalog(
     default_type = options.type or default_type
     if default_type not in SOURCE_TYPES:
         raise InputError(f"peaks.type: {_unknown_type(default_type)}")
-    if options.positions is not None:
-        if options.file is not None:
-            raise InputError("peaks: give `file` or `positions`, not both")
-        table = _positions_table(options.positions)
-        label = "peaks.positions"
-    elif options.file is None:
-        raise InputError("peaks: give `file`, `positions` or `detect: true`")
-    else:
-        table, label = read_table(options.file), str(options.file)
+    table, label, options = open_table(options)
     if len(table) == 0:
         raise InputError(f"{label}: the catalogue has no rows")
     columns = find_columns(table.colnames, options, bands, label)
@@ -99,14 +91,6 @@ def read_catalog(
     peaks = reader.peaks()
     log.info("%s: %d sources", label, len(peaks))
     return peaks
-
-
-def _positions_table(positions) -> Table:
-    for k, p in enumerate(positions):
-        if len(p) != 2:
-            raise InputError(f"peaks.positions.{k}: expected [ra, dec], found {p}")
-    ra, dec = zip(*positions, strict=True) if positions else ((), ())
-    return Table({"id": np.arange(len(positions)) + 1, "ra": ra, "dec": dec})
 
 
 def _check_ids(ids: list[str], options: CatalogOptions, label: str):
@@ -257,6 +241,8 @@ class _Reader:
         if kind in ("exp", "dev"):
             peak.values.pop("sersic", None)
         peak.flux = self._fluxes(row)
+        if is_own(self.table):
+            self._take_apart(peak)
         for name, value in (self.options.defaults or {}).items():
             if name.startswith("flux"):
                 peak.values.pop(name, None)
@@ -283,11 +269,12 @@ class _Reader:
     def _shape(self, row: int, suffix: str) -> dict[str, float]:
         """Rhalf, sersic, q, pa of one component, as far as the row tells."""
         q = self._value("q", suffix, row, 1e-3, 1.0)
-        pa = self._value("pa", suffix, row, -1e3, 1e3, u.deg)
         if self.format.forcepho:
             q = None if q is None else q**2
-            angle = self._value("pa", suffix, row, -1e3, 1e3)  # radians, from East to North
+            angle = self._value("pa", suffix, row, -1e3, 1e3, u.rad)  # from East to North
             pa = None if angle is None else 90.0 - math.degrees(angle)
+        else:
+            pa = self._value("pa", suffix, row, -1e3, 1e3, u.deg)
         e1 = self._value("e1", suffix, row, -1.0, 1.0)
         e2 = self._value("e2", suffix, row, -1.0, 1.0)
         if q is None and e1 is not None and e2 is not None and math.hypot(e1, e2) < 1:
@@ -311,7 +298,7 @@ class _Reader:
 
     def _flux_scale(self, key, name: str) -> float | str:
         """Factor to the run's unit, or "mag"."""
-        given = self.options.flux_unit or self.format.flux_unit
+        given = self.options.flux_unit
         unit = self.table[name].unit
         if given == "mag" or key[0].startswith("flux:mag"):
             if self.unit != "nJy":
@@ -321,9 +308,14 @@ class _Reader:
             return "mag"
         if given == "image" or self.unit != "nJy":
             return 1.0
+        usual = self.format.flux_unit
         if given is None and unit is not None and str(unit).strip():
-            return flux_unit_to_njy(str(unit))
-        return flux_unit_to_njy(given or "nJy")
+            try:
+                return flux_unit_to_njy(str(unit))
+            except InputError:
+                if usual is None:
+                    raise
+        return flux_unit_to_njy(given or usual or "nJy")
 
     def _fluxes(self, row: int) -> dict[tuple[str, str], float]:
         out = {}
@@ -341,6 +333,14 @@ class _Reader:
             else:
                 self._drop(self.columns[key])
         return out
+
+    def _take_apart(self, peak: Peak):
+        """The total flux in a fit's catalogue, less the other components where one is "flux"."""
+        first, *others = SOURCE_TYPES[peak.type].fluxes
+        for band in self.bands if first == "flux" and others else ():
+            parts = [peak.flux.get((name, band)) for name in others]
+            if ("flux", band) in peak.flux and None not in parts:
+                peak.flux["flux", band] -= sum(parts)
 
     def _held(self, row: int, peak: Peak) -> frozenset[str]:
         names = list(self.options.fixed or []) + list(

@@ -20,7 +20,7 @@ class Format(NamedTuple):
     columns : our name -> column; `{band}` stands for the band.
     types : the catalogue's type -> ours; None marks an entry to leave out.
     flux_unit : unit of the fluxes when the columns do not tell, or tell it unreadably.
-    forcepho : q is sqrt(b/a), pa in radians from East towards North.
+    forcepho : q is sqrt(b/a), pa from East towards North, in radians unless the column tells.
     """
 
     columns: dict[str, str]

@@ -8,6 +8,7 @@ pixel is inside the circle, whose radius in pixels is that towards North.
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -17,11 +18,13 @@ from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
 
 from jaxpho.core.pixel import TILE, TILE_PIXELS
 from jaxpho.data.metastore import MetaStore, header_number, open_meta_store
+from jaxpho.data.pack import check_sources
 from jaxpho.data.packing import PackedPatch
 from jaxpho.data.pixelstore import PixelStore
 from jaxpho.data.psfmodel import PSFModel
 from jaxpho.data.psfstore import read_psf_store
 from jaxpho.data.skyregion import Circle
+from jaxpho.data.splinestore import read_spline_table
 from jaxpho.data.unpack import patch_from_arrays
 from jaxpho.errors import InputError
 
@@ -261,14 +264,30 @@ def pack_scene(exposures: Sequence[Selected], psf_store, radii, ra, dec) -> dict
     )
 
 
+def _table_radii(radii) -> np.ndarray:
+    """[K] radii of a Sersic table, from themselves or from its file."""
+    what = "radii of the Sersic table [arcsec] or the path of its file"
+    if radii is None:
+        raise InputError(f"compat='forcepho': radii is missing, expected the {what}")
+    if isinstance(radii, str | os.PathLike):
+        radii = read_spline_table(radii).radii
+    try:
+        values = np.asarray(radii, float)
+    except (TypeError, ValueError):
+        raise InputError(f"compat='forcepho': radii is {radii!r}, expected the {what}") from None
+    if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values >= 0)).all():
+        raise InputError(f"compat='forcepho': radii is {radii!r}, expected the {what}, 0 or more")
+    return values
+
+
 def pack_stores(
     meta,
     pixels,
     psf_store,
     peaks: Sequence,
     *,
-    region: Circle,
-    radii,
+    region: Circle | None = None,
+    radii=None,
     bands: Sequence[str] | None = None,
     tweak_background: str | None = None,
     max_snr: float | None = None,
@@ -282,7 +301,10 @@ def pack_stores(
     peaks : sequence of Peak
         Their positions are where the astrometry is linearised.
     region : Circle
-    radii : [K] of the Sersic table, arcsec.
+        Which pixels; needed, as forcepho has no other.
+    radii : path or [K] floats
+        Widths [arcsec] of the Gaussians of its Sersic table, or the file of that table (its
+        `splinedatafile`); not distances from the sources, as without compat.
     bands, tweak_background, max_snr
         See `find_exposures` and `pack_pixels`; bands default to those of the meta store.
 
@@ -290,7 +312,17 @@ def pack_stores(
     -------
     PackedPatch
         All sources have the first one's PSF; pixels are counted from the image's corner.
+
+    Raises
+    ------
+    InputError
+        Without a source, a circle or the radii, and for stores that cannot be used.
     """
+    check_sources(peaks)
+    if not isinstance(region, Circle):
+        found = "none" if region is None else type(region).__name__
+        raise InputError(f"compat='forcepho': region is {found}, expected a Circle")
+    radii = _table_radii(radii)
     meta = open_meta_store(meta)
     with PixelStore(pixels) as store:
         exposures = find_exposures(meta, store, region, bands or meta.bands)

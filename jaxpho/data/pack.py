@@ -26,8 +26,24 @@ def select_pixels(
     """Pixels [ny, nx] within a radius [arcsec] of any of the sources."""
     select = np.zeros(exposure.shape, bool)
     for centre, matrix, radius in zip(crpix, d, radii, strict=True):
-        mark(select, Circle(0.0, 0.0, radius), centre, matrix)
+        if radius > 0:
+            mark(select, Circle(0.0, 0.0, radius), centre, matrix)
     return select
+
+
+def check_sources(peaks: Sequence, radii: Sequence[float] | None = None) -> None:
+    """Raise InputError when there is no source, or not one sound radius for each."""
+    if len(peaks) == 0:
+        raise InputError("a patch needs at least one source, peaks is empty")
+    if radii is None:
+        return
+    values = np.asarray(radii, float)
+    if values.shape != (len(peaks),):
+        raise InputError(f"radii has shape {values.shape}, expected one for each of the "
+                         f"{len(peaks)} peaks")  # fmt: skip
+    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(bad):
+        raise InputError(f"radii[{bad[0]}] is {values[bad[0]]} arcsec, expected 0 or more")
 
 
 def affine_maps(exposure: Exposure, ra: np.ndarray, dec: np.ndarray):
@@ -115,8 +131,10 @@ def pack_patch(
     Raises
     ------
     InputError
-        When no exposure has a usable pixel, units differ, or errors are beyond float32.
+        When there is no source, radii are not lengths, no exposure has a usable pixel, units
+        differ, or errors are beyond float32.
     """
+    check_sources(peaks, radii)
     ra = np.array([p.ra for p in peaks], float)
     dec = np.array([p.dec for p in peaks], float)
     if reference is None:

@@ -66,6 +66,8 @@ class PackedPatch:
         Of each exposure, free or not.
     mixtures : list of list of Mixtures
         [E][S] PSF mixtures with their reduced ones; empty where these are not known.
+    rad2 : ndarray, optional
+        [K] squared radii of a Sersic table, arcsec^2, where the patch is for one.
     """
 
     patch: Patch
@@ -79,6 +81,7 @@ class PackedPatch:
     unit: str = "nJy"
     nuisances: list = field(default_factory=list)
     mixtures: list = field(default_factory=list)
+    rad2: np.ndarray | None = None
 
     @property
     def reducible(self) -> bool:
@@ -109,8 +112,7 @@ class PackedPatch:
         Parameters
         ----------
         exposures : sequence of Exposure
-        peaks : sequence of Peak
-            The sources to model.
+        peaks : sequence of Peak, the sources to model.
         **options
             Those of `jaxpho.data.pack.pack_patch`; ``bands`` defaults to the exposures' order.
         """
@@ -125,12 +127,10 @@ class PackedPatch:
 
         Parameters
         ----------
-        meta, pixels, psf_store : paths
-        peaks : sequence of Peak
+        meta, pixels, psf_store, peaks : paths, and a sequence of Peak
         compat : None or "forcepho"
-            "forcepho": its pixels, exposures, astrometry, PSFs and pixel origin; the options are
-            ``region`` (a Circle), ``radii`` (of its Sersic table), ``bands``,
-            ``tweak_background`` and ``max_snr`` (`jaxpho.data.forcepho.pack_stores`).
+            "forcepho": its pixels, exposures, astrometry, PSFs and pixel origin. ``region`` is a
+            Circle, ``radii`` the file of its Sersic table (`jaxpho.data.forcepho.pack_stores`).
         **options
             Those of `jaxpho.data.storepack.pack_stores`.
         """
@@ -147,8 +147,7 @@ class PackedPatch:
 
         Parameters
         ----------
-        images : sequence of ImageOptions
-            As the entries of ``images`` in a configuration; PSFs from stores of mixtures.
+        images : sequence of ImageOptions, a configuration's ``images``; PSFs from mixture stores.
         peaks : sequence of Peak
         base_dir : folder of relative paths.
         bands : sequence of str, optional
@@ -205,7 +204,7 @@ class PackedPatch:
         band_n = np.bincount(band, minlength=len(self.bands))
         pix0 = np.asarray(p.pix0, np.float64)[:n, None, :]
         bins = np.broadcast_to(np.asarray(p.psf_bin)[:n, None], p.psf.flux[:n, :s].shape)
-        # the count is constant in a band; a source that an exposure cannot see has no amplitude
+        # constant in a band; a source that an exposure cannot see has no amplitude
         used = (np.asarray(p.psf.flux[:n, :s]) != 0.0).any(1) * np.arange(1, bins.shape[-1] + 1)
         n_psf = np.zeros(len(self.bands), np.int32)
         np.maximum.at(n_psf, band, used.max(-1))
@@ -215,7 +214,9 @@ class PackedPatch:
             f"psfgauss_{k}": np.asarray(v[:n, :s])[keep] for k, v in zip(names, p.psf, strict=True)
         }
         per_exposure = keep.sum((1, 2))
-        return {
+        table = {} if self.rad2 is None else {"rad2": self.rad2}
+        n_radii = len(self.rad2) if table else int(np.asarray(p.psf_bin).max()) + 1
+        return table | {
             "D": np.asarray(p.d)[:n, :s],
             "CW": np.asarray(p.cw)[:n, :s],
             "CRPIX": np.asarray(p.crpix, np.float64)[:n, :s] + pix0,
@@ -230,7 +231,7 @@ class PackedPatch:
             "exposure_start": np.concatenate([[0], np.cumsum(count)[:-1]]).astype(np.int32),
             "exposure_N": count.astype(np.int32),
             "n_sources": np.array([s]),
-            "n_radii": np.array([int(np.asarray(p.psf_bin).max()) + 1]),
+            "n_radii": np.array([n_radii]),
             "n_psf_per_source": n_psf,
             **psf,
             "psfgauss_sersic_bin": bins[keep],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,12 +10,37 @@ from jaxpho.data.footprint import tangent_plane
 from jaxpho.errors import InputError
 
 
-class Circle(NamedTuple):
-    """A circle: ra, dec [deg] and radius [arcsec]."""
+def _check(name: str, region, lengths) -> None:
+    """Raise InputError for a centre that is no place, or sides that are no lengths."""
+    for key, value in vars(region).items():
+        try:
+            finite = bool(np.isfinite(float(value)))
+        except (TypeError, ValueError):
+            finite = False
+        if not finite:
+            raise InputError(f"{name}: {key} is {value!r}, expected a finite number")
+        if key in lengths and not value > 0:
+            raise InputError(f"{name}: {key} is {value} arcsec, expected more than 0")
+    if abs(region.dec) > 90:
+        raise InputError(f"{name}: dec is {region.dec} deg, expected within -90 to 90")
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A circle: ra, dec [deg] and radius [arcsec].
+
+    Raises
+    ------
+    InputError
+        For values that are not finite, |dec| > 90 or a radius that is not positive.
+    """
 
     ra: float
     dec: float
     radius: float
+
+    def __post_init__(self):
+        _check("circle", self, ("radius",))
 
     @property
     def reach(self) -> float:
@@ -27,7 +52,8 @@ class Circle(NamedTuple):
         return east**2 + north**2 <= self.radius**2
 
 
-class Box(NamedTuple):
+@dataclass(frozen=True)
+class Box:
     """A rectangle about (ra, dec) [deg].
 
     Attributes
@@ -36,6 +62,11 @@ class Box(NamedTuple):
         Full sides, arcsec.
     angle : float
         Direction of the height, degrees East of North.
+
+    Raises
+    ------
+    InputError
+        As `Circle`, for width and height.
     """
 
     ra: float
@@ -43,6 +74,9 @@ class Box(NamedTuple):
     width: float
     height: float
     angle: float = 0.0
+
+    def __post_init__(self):
+        _check("box", self, ("width", "height"))
 
     @property
     def reach(self) -> float:

@@ -50,7 +50,7 @@ def read_spline_table(path) -> SplineTable:
     ------
     InputError
         Naming the file and the data set: missing, foreign or damaged file, wrong type or shape,
-        values that are not finite.
+        values that are not finite, rows that are not a full grid of nsersic and rh.
     """
     where = f"Sersic spline table {path}"
     with open_hdf5(path, "Sersic spline table") as file:
@@ -71,7 +71,23 @@ def read_spline_table(path) -> SplineTable:
             )
         if not np.isfinite(array).all():
             raise InputError(f"{where}: '{name}' holds values that are not finite")
+    _check_grid(nsersic, rh, where)
     return SplineTable(*arrays, attrs)
+
+
+def _check_grid(nsersic: np.ndarray, rh: np.ndarray, where: str) -> None:
+    """Raise InputError unless every nsersic comes once with every rh; rows in any order."""
+    grids = {name: np.unique(a, return_counts=True) for name, a in
+             (("nsersic", nsersic), ("rh", rh))}  # fmt: skip
+    sizes = [values.size for values, _ in grids.values()]
+    different = np.unique(np.stack([nsersic, rh]), axis=1).shape[1]
+    if sizes[0] * sizes[1] == different == nsersic.size:
+        return
+    rarest = [f"{n} = {v[c.argmin()]:g} in {c.min()}" for n, (v, c) in grids.items()]
+    raise InputError(
+        f"{where}: {nsersic.size} rows with {sizes[0]} different nsersic and {sizes[1]} different "
+        f"rh ({', '.join(rarest)} of them) are not a full regular grid"
+    )
 
 
 def write_spline_table(path, table: SplineTable) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxpho.core.pixel import TILE
 from jaxpho.data.exposure import Nuisance
 from jaxpho.data.metastore import MetaStore, header_number, open_meta_store
-from jaxpho.data.pack import pack_patch
+from jaxpho.data.pack import check_sources, pack_patch
 from jaxpho.data.packing import PackedPatch
 from jaxpho.data.pixelstore import PixelStore, flat_image
 from jaxpho.data.psfmodel import PSFModel
@@ -263,6 +263,7 @@ def pack_stores(
     """
     if region is None and radii is None:
         raise InputError("a patch from stores needs a region, or radii about its sources")
+    check_sources(peaks, radii)
     meta = meta if isinstance(meta, MetaStore) else open_meta_store(meta)
     bands = meta.bands if bands is None else list(bands)
     with contextlib.ExitStack() as stack:
@@ -270,7 +271,7 @@ def pack_stores(
             pixels = stack.enter_context(PixelStore(pixels))
         keys = []
         for circle in _circles(region, peaks, radii):
-            keys += meta.near(*circle, bands)
+            keys += meta.near(circle.ra, circle.dec, circle.radius, bands)
         order = {key: i for i, key in enumerate(meta.keys)}
         keys = sorted(set(keys), key=lambda key: (bands.index(key[0]), order[key]))
         if not keys:

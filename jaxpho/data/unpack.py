@@ -39,7 +39,7 @@ def patch_from_arrays(
     arrays : mapping
         The arrays of `PackedPatch.to_numpy`, or forcepho's (crpix and crval in small letters).
         CRPIX and CRVAL are [E, S, 2], or [E, 2] for one linearisation point per exposure.
-        Optional: pixel_term [E], bandlist, bands, epaths, reference_coordinates, unit.
+        Optional: pixel_term [E], bandlist, bands, epaths, reference_coordinates, unit, rad2 [K].
     n_radii : int, optional
         Gaussians of the Sersic mixture, default ``arrays["n_radii"]``.
     first_psf : bool
@@ -102,6 +102,7 @@ def patch_from_arrays(
         n_tiles=[len(t.x0) for t in tiles],
         n_sources=n_s,
         unit=str(arrays.get("unit", "nJy")),
+        rad2=arrays.get("rad2"),
     )
 
 

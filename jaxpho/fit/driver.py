@@ -233,8 +233,12 @@ def fit_patch(
     seconds = {"map": time.perf_counter() - clock}
     draws = None
     if sampling.method != "none" and n and not (stop_if_coarse and needed != mixture):
+        log.info(
+            "patch %d: optimum after %d steps and %d restarts, chi2 = %.1f of %d pixels; sampling",
+            patch_id, optimum.iterations, restarts, chi2.sum(), npix.sum(),
+        )  # fmt: skip
         clock = time.perf_counter()
-        draws, said = draw(fitter, optimum, sampling, key)
+        draws, said = draw(fitter, optimum, sampling, key, f"patch {patch_id}: ")
         messages += said
         seconds["sample"] = time.perf_counter() - clock
         messages += _sampling_messages(table, peaks, areas, draws, sampling)

@@ -8,6 +8,7 @@ five times the cost. Where a posterior is so far from normal that they do not su
 choose longer ones. Chains run as one vectorised program.
 """
 
+import logging
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ from jaxpho.fit.target import (
     whitening,
 )
 from jaxpho.fit.transforms import physical
+
+log = logging.getLogger("jaxpho.fit")
 
 CHUNK = 25
 """Iterations of one call of the compiled program: warm-up and draws share it."""
@@ -145,6 +148,7 @@ def sample(
     options: SampleOptions,
     static: Static,
     linear: np.ndarray | None = None,
+    label: str = "",
 ) -> Draws:
     """Draw from the posterior of a patch.
 
@@ -159,6 +163,8 @@ def sample(
     static : Static
     linear : ndarray, optional
         [n] bool, what ``method="marginal"`` integrates over.
+    label : str
+        Begins the lines of the log, one after each round of draws.
 
     Returns
     -------
@@ -166,10 +172,10 @@ def sample(
     """
     # numpyro draws momenta in the process's default precision, which must be the patch's
     with jax.enable_x64(problem.patch.data.dtype == jnp.float64):
-        return _sample(key, mode, problem, options, static, linear)
+        return _sample(key, mode, problem, options, static, linear, label)
 
 
-def _sample(key, mode, problem, options, static, linear) -> Draws:
+def _sample(key, mode, problem, options, static, linear, label) -> Draws:
     dtype = problem.patch.data.dtype
     warmup_chunks = -(-options.num_warmup // CHUNK)
     draw_chunks = -(-options.num_samples // CHUNK)
@@ -209,12 +215,17 @@ def _sample(key, mode, problem, options, static, linear) -> Draws:
     draws = Record()
     keep(draws, draw_key, xi, found)
     state = after
-    for rounds in range(1, options.max_rounds + 1):  # noqa: B007 (reported)
+    for rounds in range(1, options.max_rounds + 1):
         while len(draws.theta) < rounds * draw_chunks:
             state, xi, *found = sampler.advance(state, arguments, constant)
             keep(draws, draw_key, xi, found)
         theta = draws.chains()
         rhat, ess = diagnose(theta)
+        spent = warmup.all("n_steps").sum() + draws.all("n_steps").sum()
+        log.info(
+            "%sround %d of at most %d: min ESS %.0f, max R-hat %.3f, %d gradients so far",
+            label, rounds, options.max_rounds, np.nanmin(ess), np.nanmax(rhat), spent,
+        )  # fmt: skip
         if np.nanmax(rhat) < options.max_rhat and np.nanmin(ess) > options.min_ess:
             break
         if np.nanmin(ess) < SHORT_ENOUGH * theta.shape[0] * theta.shape[1]:

@@ -24,7 +24,9 @@ def laplace(optimum: Optimum, problem: Problem) -> tuple[np.ndarray, np.ndarray]
     return jacobian @ covariance @ jacobian.T, covariance
 
 
-def draw(fitter, optimum: Optimum, sampling: SampleOptions, key) -> tuple[Draws, list[str]]:
+def draw(
+    fitter, optimum: Optimum, sampling: SampleOptions, key, label: str = ""
+) -> tuple[Draws, list[str]]:
     """Mode of the density in z (which exists even where the optimum is at a bound), then NUTS.
 
     Parameters
@@ -33,6 +35,7 @@ def draw(fitter, optimum: Optimum, sampling: SampleOptions, key) -> tuple[Draws,
     optimum : Optimum
     sampling : SampleOptions
     key : PRNG key, or None
+    label : begins the lines of the log.
 
     Returns
     -------
@@ -46,12 +49,12 @@ def draw(fitter, optimum: Optimum, sampling: SampleOptions, key) -> tuple[Draws,
     mode = fitter.optimize(np.asarray(theta), with_volume=True)
     key = jax.random.PRNGKey(0) if key is None else key
     problem, limits, text = _near_mode(fitter, mode)
-    draws = sample(key, mode, problem, sampling, fitter.static, fitter.linear)
+    draws = sample(key, mode, problem, sampling, fitter.static, fitter.linear, label)
     messages = [f"sampling: {text}"] if text else []
     left = outside(limits, fitter.table, fitter.starts, draws.theta) if text else 0
     if left:
         messages.append(f"{left} draws left the shapes that these serve: sampled again without")
-        draws = sample(key, mode, fitter.problem, sampling, fitter.static, fitter.linear)
+        draws = sample(key, mode, fitter.problem, sampling, fitter.static, fitter.linear, label)
     return draws, messages
 
 

@@ -23,6 +23,11 @@ def add_selection(parser) -> None:
     parser.add_argument(
         "--catalog", metavar="C", help="catalogue with the parameters; default: the configuration's"
     )
+    parser.add_argument(
+        "--catalog-format", choices=["plain", "tractor", "forcepho"],
+        help="layout of the catalogues named here, with its own units; default: jaxpho's own is "
+        "recognised, others are read as the configuration's (peaks.format, columns, flux_unit)",
+    )  # fmt: skip
     parser.add_argument("--fixed", metavar="F", help="further sources, rendered as they are")
     parser.add_argument(
         "--region", metavar="RA,DEC,RADIUS", help="circle: degrees, degrees, arcsec; default: the "
@@ -42,8 +47,9 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument("--compat", choices=["forcepho"], help="whose conventions")
     parser.add_argument(
-        "--splines", choices=["rectangular", "smooth"], default="rectangular",
-        help="how forcepho's Sersic table is interpolated (smooth: its older tables)"
+        "--splines", choices=["rectangular", "smooth"],
+        help="with --compat forcepho: how its Sersic table is interpolated (default: rectangular; "
+        "smooth: as its older tables)"
     )  # fmt: skip
     parser.add_argument("--out", metavar="OUT.npz", required=True, help="file to write")
 
@@ -95,6 +101,15 @@ def run(args) -> int:
 
     if Path(args.out).suffix != ".npz":
         raise InputError(f"--out {args.out}: expected a file name that ends in .npz")
+    if args.compat and args.catalog_format:
+        raise InputError(
+            f"--catalog-format {args.catalog_format}: with --compat forcepho all catalogues are "
+            "forcepho's"
+        )
+    if args.splines and not args.compat:
+        raise InputError(
+            f"--splines {args.splines}: only --compat forcepho has a Sersic table to interpolate"
+        )
     arrays = _as_forcepho(args) if args.compat else _as_jaxpho(args)
     write_arrays(args.out, arrays)
     log.info(
@@ -115,7 +130,7 @@ def _as_forcepho(args) -> dict:
         fixed=existing(args.fixed, "--fixed"),
         params=existing(args.params, "--params"),
         region=parse_region(args.region),
-        splines=args.splines,
+        splines=args.splines or "rectangular",
     )
     return evaluate_patch(config, request)
 

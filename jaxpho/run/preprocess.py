@@ -211,6 +211,9 @@ def run(config, args) -> int:
         clean(config, parts=args.overwrite)
         try:
             jobs, failures, existing, strange, todo = _plan(config, args)
+            for failure in failures:
+                label = f"{failure.band}/{failure.id}" if failure.band else failure.id
+                log.error("exposure %s failed: %s", label, failure.reason)
             failures += _work(config, jobs, todo, quiet)
             others = strange if args.others == "keep" else []
             entries = entries_of(jobs, existing, config.parts, others)

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jaxpho.errors import InputError
 from jaxpho.run.evaluate import add_selection
 
 log = logging.getLogger("jaxpho.render")
@@ -66,6 +67,12 @@ def run(args) -> int:
         path = Path(args.out) / f"{names[f'{exposure.band}_{exposure.name}']}.fits"
         write_images(path, exposure, images)
         written += 1
+    if not written:
+        raise InputError(
+            f"none of the {len(exposures)} exposures has a pixel in the region"
+            + (f" --region {args.region}" if args.region else "")
+            + "; nothing was written"
+        )
     log.info("wrote %d images to %s", written, args.out)
     return 0
 
@@ -76,7 +83,6 @@ def draw(found, exposure) -> dict | None:
 
     from jaxpho.data.exposure import Nuisance
     from jaxpho.data.pack import pack_patch
-    from jaxpho.errors import InputError
     from jaxpho.fit.evaluate import model_pixels, problem_of
     from jaxpho.run.field import first_mixture, n_radii
     from jaxpho.run.scene import reference_of

@@ -16,7 +16,9 @@ from jaxpho.data.catalog import Peak, read_catalog
 from jaxpho.data.ingest import ImageSet, read_images
 from jaxpho.data.pack import pack_patch
 from jaxpho.data.packing import PackedPatch
+from jaxpho.data.peaktable import is_own, own_layout
 from jaxpho.data.skyregion import Circle, Region
+from jaxpho.data.tables import read_table
 from jaxpho.errors import InputError
 from jaxpho.fit.evaluate import evaluate_patch, problem_of
 from jaxpho.fit.posterior import Static, model_of
@@ -95,7 +97,7 @@ def read_inputs(args) -> Inputs:
 
     Parameters
     ----------
-    args : has config, catalog, start, fixed, region.
+    args : has config, catalog, catalog_format, start, fixed, region.
 
     Raises
     ------
@@ -107,9 +109,10 @@ def read_inputs(args) -> Inputs:
     images = read_images(
         config.images, config.root, config.bands, unit=config.unit, require_psf=True
     )
-    start = _peaks(config, images, existing(args.start, "--start"))
+    layout = args.catalog_format
+    start = _peaks(config, images, existing(args.start, "--start"), layout)
     catalog = existing(args.catalog, "--catalog")
-    peaks = _peaks(config, images, catalog) if catalog else start
+    peaks = _peaks(config, images, catalog, layout) if catalog else start
     if len(peaks) != len(start):
         raise InputError(
             f"{catalog} has {len(peaks)} sources, the starting positions are {len(start)}: "
@@ -117,7 +120,7 @@ def read_inputs(args) -> Inputs:
         )
     fixed = []
     if args.fixed:
-        found = _peaks(config, images, existing(args.fixed, "--fixed"))
+        found = _peaks(config, images, existing(args.fixed, "--fixed"), layout)
         fixed = [replace(peak, fixed=frozenset({"all"})) for peak in found]
     cache = config.psf_cache or Path(config.output) / "psf_mixtures.h5"
     prepare_psfs(images.exposures, start + fixed, cache)
@@ -139,10 +142,15 @@ def _region_of(path) -> Region | None:
     return None if region is None else Circle(region.ra, region.dec, region.radius_arcsec)
 
 
-def _peaks(config: Config, images: ImageSet, path) -> list[Peak]:
+def _peaks(config: Config, images: ImageSet, path, layout: str | None) -> list[Peak]:
+    """The configuration's sources, or those of a file that the command names."""
     options = config.peaks
     if path is not None:
         options = replace(options, file=str(path), positions=None, detect=False)
+        if is_own(read_table(path)):
+            options = own_layout(options)
+        elif layout is not None:
+            options = replace(options, format=layout, columns=None, flux_unit=None)
     return read_catalog(options, config.bands, images.unit, config.sources.type)
 
 

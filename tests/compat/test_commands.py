@@ -5,11 +5,14 @@ import numpy as np
 import pytest
 import yaml
 from astropy.io import fits
+from small_field import SOURCES, position, write_field
 from store_case import BANDS, CENTRE, NSIDE, write_case
 
 from jaxpho import cli
+from jaxpho.data.catalog import Peak
 from jaxpho.data.metastore import open_meta_store
 from jaxpho.data.pixelstore import PixelStore
+from jaxpho.output.catalog import make_table, row_of_peak, write_catalog
 
 REGION = f"{CENTRE[0]},{CENTRE[1]},0.5"
 NAMES = {
@@ -128,6 +131,57 @@ def test_render_within_a_region(case, tmp_path):
     drawn = [fits.getdata(path, "MODEL") for path in sorted(tmp_path.iterdir())]
     assert len(drawn) == 6
     assert all(0 < (image != 0).mean() < 0.5 for image in drawn)
+
+
+def test_render_of_a_region_beside_the_images(case, tmp_path, capsys):
+    words = ["--region", f"{CENTRE[0]},{CENTRE[1] + 1.0},0.5", "-q", "--out", tmp_path]
+    assert command("render", case / "config.yml", *words) == 2
+    assert "none of the 6 exposures has a pixel in the region" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fits_own_catalogue(tmp_path):
+    """The same chi2 whatever layout the configuration's catalogue has."""
+    path = write_field(tmp_path)
+    flux = {("flux", "g"): 300.0, ("flux", "r"): 200.0}
+    shape = {"rhalf": 0.6, "sersic": 1.5, "q": 0.5, "pa": 40.0}
+    peaks = [Peak(i, kind, *position(*at), dict(shape), dict(flux)) for i, *at, kind in SOURCES]
+    rows = [row_of_peak(peak, ["g", "r"]) for peak in peaks]
+    table = make_table(rows, ["g", "r"], "nJy", {"CREATOR": "jaxpho 1.0"})
+    write_catalog(tmp_path / "own.fits", table)
+    table.meta["CREATOR"] = "somebody"
+    write_catalog(tmp_path / "other.fits", table)
+    values = yaml.safe_load(path.read_text())
+
+    def chi2(catalog, *words, **layout):
+        values["peaks"] = {"file": "peaks.csv"} | layout
+        path.write_text(yaml.safe_dump(values))
+        own = ["--catalog", tmp_path / catalog, "--start", tmp_path / catalog, *words]
+        assert command("evaluate", path, *own, "--out", tmp_path / "o.npz", "-q") == 0
+        return np.load(tmp_path / "o.npz")["chi2"]
+
+    expected = chi2("other.fits")
+    strange = {"columns": {"ra": "ra", "flux": "chi2"}, "flux_unit": "Jy"}
+    for layout in ({"format": "tractor"}, {"format": "forcepho", "flux_unit": "image"}, strange):
+        np.testing.assert_array_equal(chi2("own.fits", **layout), expected)
+        found = chi2("other.fits", "--catalog-format", "plain", **layout)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--splines", "smooth"], "--splines smooth: only --compat forcepho has"),
+        (
+            ["--compat", "forcepho", "--catalog-format", "plain"],
+            "--catalog-format plain: with --compat forcepho all catalogues are forcepho's",
+        ),
+    ],
+)
+def test_options_of_one_model_only(case, tmp_path, words, message, capsys):
+    words = [*words, "--region", REGION, "--out", tmp_path / "x.npz", "-q"]
+    assert command("evaluate", case / "config.yml", *words) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

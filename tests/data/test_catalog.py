@@ -9,9 +9,10 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, Table
 from fits_images import catalog_options
 
-from jaxpho.data.catalog import NONFINITE_FLAG, read_catalog
+from jaxpho.data.catalog import NONFINITE_FLAG, Peak, read_catalog
 from jaxpho.errors import InputError
 from jaxpho.fit.flags import bit
+from jaxpho.output.catalog import make_table, row_of_peak, write_catalog
 
 BANDS = ["g", "r"]
 RTOL = 1e-6
@@ -197,3 +198,46 @@ def test_bad_files(tmp_path):
         read_catalog(catalog_options(), BANDS)
     with pytest.raises(InputError, match="magnitudes need calibrated"):
         read(tmp_path, table(mag_g=[20.0, 21.0]), unit="count")
+
+
+def fitted(folder):
+    """A catalogue as a fit writes it, of two sources in nJy, and what it was made from."""
+    shape = {"rhalf": 0.4, "sersic": 2.0, "q": 0.5, "pa": 40.0}
+    flux = {("flux", "g"): 300.0, ("flux", "r"): 500.0}
+    galaxy = Peak("a", "sersic", 10.0, -5.0, dict(shape), dict(flux))
+    nucleus = {("flux_point", "g"): 50.0, ("flux_point", "r"): 70.0}
+    active = Peak("b", "sersic_point", 10.1, -5.0, dict(shape), flux | nucleus)
+    rows = [row_of_peak(peak, BANDS) for peak in (galaxy, active)]
+    rows[1] |= {f"flux_point_{b}": nucleus["flux_point", b] for b in BANDS}
+    rows[1] |= {f"flux_sersic_{b}": flux["flux", b] for b in BANDS}
+    path = folder / "catalog.fits"
+    write_catalog(path, make_table(rows, BANDS, "nJy", {"CREATOR": "jaxpho 1.0"}))
+    return path, (galaxy, active)
+
+
+@pytest.mark.parametrize("form", [None, "plain", "tractor", "forcepho"])
+def test_a_fits_own_catalogue_is_recognised(tmp_path, form):
+    """Whatever layout is named; its total flux is not taken for that of one component."""
+    path, expected = fitted(tmp_path)
+    flux_unit = "image" if form == "forcepho" else None
+    found = read_catalog(catalog_options(file=str(path), format=form, flux_unit=flux_unit), BANDS)
+    for a, b in zip(found, expected, strict=True):
+        assert (a.id, a.type, a.flags) == (b.id, b.type, 0)
+        assert {k: a.values[k] for k in b.values} == pytest.approx(b.values)
+        for key, value in b.flux.items():
+            assert a.flux[key] == pytest.approx(value), key
+
+
+@pytest.mark.parametrize("form", ["tractor", "forcepho"])
+def test_units_of_columns_beat_those_of_the_format(tmp_path, form):
+    flux = "flux_g" if form == "tractor" else "g"
+    t = table(pa=[30.0, 40.0] * u.deg, q=[0.5, 0.5])
+    t[flux] = [1.0, 2.0] * u.uJy
+    peak = read(tmp_path, t, format=form)[1]
+    assert peak.flux["flux", "g"] == pytest.approx(2000.0)
+    if form == "forcepho":
+        assert peak.values["pa"] == pytest.approx(50.0)
+    t[flux] = [1.0, 2.0]
+    t[flux].unit = u.m
+    usual = 3631.0 if form == "tractor" else 1.0
+    assert read(tmp_path, t, "p.fits", format=form)[1].flux["flux", "g"] == pytest.approx(2 * usual)

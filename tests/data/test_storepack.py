@@ -218,6 +218,64 @@ def test_forcephos_rules_on_request(case, peaks):
         PackedPatch.from_stores(*files(case), peaks, compat="tractor", region=REGIONS["box"])
 
 
+def test_forcephos_arguments(case, peaks, tmp_path):
+    """The radii of the table from its file; what is missing or wrong is one sentence."""
+    options = {"compat": "forcepho", "region": Circle(*CENTRE, 0.5)}
+    radii = read_spline_table(case / "splines.h5").radii
+    for given in (radii, case / "splines.h5"):
+        packed = PackedPatch.from_stores(*files(case), peaks, radii=given, **options)
+        found = packed.to_numpy()
+        np.testing.assert_allclose(found["rad2"], radii**2, rtol=FLOAT32)
+        assert found["n_radii"] == len(radii)
+    packed.save(tmp_path / "p.npz")
+    again = PackedPatch.load(tmp_path / "p.npz", first_psf=True).to_numpy()
+    np.testing.assert_array_equal(again["rad2"], found["rad2"])
+    for change, words in (
+        ({}, "radii is missing, expected the radii of the Sersic table"),
+        ({"radii": [np.nan]}, "expected the radii of the Sersic table"),
+        ({"radii": radii, "region": Box(*CENTRE, 1.0, 1.0)}, "region is Box, expected a Circle"),
+        ({"radii": radii, "region": None}, "region is none, expected a Circle"),
+        ({"radii": case / "none.h5"}, "none.h5 does not exist"),
+    ):
+        with pytest.raises(InputError, match=words):
+            PackedPatch.from_stores(*files(case), peaks, **options | change)
+    with pytest.raises(InputError, match="at least one source"):
+        PackedPatch.from_stores(*files(case), [], radii=radii, **options)
+
+
+def test_patches_need_sources_and_lengths(case, peaks):
+    exposures = images(case)
+    for pack in (
+        lambda p, **o: PackedPatch.from_stores(*files(case), p, **o),
+        lambda p, **o: PackedPatch.from_arrays(exposures, p, **o),
+    ):
+        with pytest.raises(InputError, match="at least one source"):
+            pack([], region=Circle(*CENTRE, 0.5))
+        with pytest.raises(InputError, match="at least one source"):
+            pack([], radii=[])
+        with pytest.raises(InputError, match=r"radii has shape \(1,\), expected one for each"):
+            pack(peaks, radii=[1.0])
+        with pytest.raises(InputError, match=r"radii\[1\] is nan arcsec"):
+            pack(peaks, radii=[1.0, np.nan] + [0.0] * (len(peaks) - 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Circle(1.0, 2.0, -1.0), "circle: radius is -1.0 arcsec, expected more than 0"),
+        (lambda: Circle(1.0, 2.0, np.nan), "circle: radius is nan, expected a finite number"),
+        (lambda: Circle(np.nan, 2.0, 1.0), "circle: ra is nan, expected a finite number"),
+        (lambda: Circle(1.0, 91.0, 1.0), "circle: dec is 91.0 deg, expected within -90 to 90"),
+        (lambda: Circle("x", 91.0, 1.0), "circle: ra is 'x', expected a finite number"),
+        (lambda: Box(1.0, 2.0, 1.0, 0.0), "box: height is 0.0 arcsec, expected more than 0"),
+        (lambda: Box(1.0, 2.0, 1.0, 1.0, np.inf), "box: angle is inf, expected a finite number"),
+    ],
+)
+def test_bad_regions(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
+
+
 def test_patches_from_fits(tmp_path, case, peaks):
     psf = np.zeros((1, 2), PSF_DTYPE)
     psf["amp"], psf["Cxx"], psf["Cyy"], psf["sersic_bin"] = [0.7, 0.3], [1.5, 6], [1.5, 6], -1

@@ -1,6 +1,8 @@
 """A whole patch: restarts, what the result holds, flags for everything that can go wrong."""
 
 import dataclasses
+import logging
+import re
 from functools import cache
 
 import numpy as np
@@ -192,10 +194,16 @@ def test_nothing_free():
     assert not {"no_convergence", "nonfinite", "poor_fit"} & names(result, 0)
 
 
-def test_targets_of_the_sampling_are_the_flags():
+def test_targets_of_the_sampling_are_the_flags(caplog, monkeypatch):
     """What the configuration asks for is what is judged, and the log says what was missed."""
     asked = SampleOptions(num_warmup=25, num_samples=25, max_rounds=1, min_ess=1e5, max_rhat=1.02)
-    result = fit(pair(), ONCE, sampling=asked)
+    monkeypatch.setattr(logging.getLogger("jaxpho"), "propagate", True)  # a command stops that
+    with caplog.at_level("INFO", "jaxpho.fit"):
+        result = fit(pair(), ONCE, sampling=asked)
+    # a long fit says how it goes on
+    assert re.search(r"patch 0: optimum after \d+ steps .*chi2 = \d+\.\d of \d+ pix", caplog.text)
+    said = r"patch 0: round 1 of at most 1: min ESS \d+, max R-hat \d+\.\d+, \d+ gradients so far"
+    assert re.search(said, caplog.text)
     assert "low_ess" in names(result, 0) & names(result, 1)
     (text,) = (m for m in result.messages if "sample.min_ess" in m)
     assert text.startswith("WARNING") and "s0, s1" in text
