@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import h5py
 import numpy as np
@@ -28,6 +28,8 @@ class SplineTable:
         Fractions of the total flux.
     attrs : dict
         Attributes of the file.
+    where : str
+        Names the table, in errors.
     """
 
     radii: np.ndarray
@@ -35,12 +37,22 @@ class SplineTable:
     rh: np.ndarray
     amplitudes: np.ndarray
     attrs: dict
+    where: str = field(default="Sersic spline table", compare=False)
 
     def splines(self, dtype=np.float32, kind: str = "rectangular") -> SersicSplines:
-        """The bicubic splines of the table; see `jaxpho.core.sersic.load_splines`."""
-        return load_splines(
-            self.radii, self.nsersic, self.rh, self.amplitudes, dtype=dtype, kind=kind
-        )
+        """The bicubic splines of the table; see `jaxpho.core.sersic.load_splines`.
+
+        Raises
+        ------
+        InputError
+            When the rows are not a full grid of nsersic and rh, which "rectangular" needs.
+        """
+        try:
+            return load_splines(
+                self.radii, self.nsersic, self.rh, self.amplitudes, dtype=dtype, kind=kind
+            )
+        except InputError as error:
+            raise InputError(f"{self.where}: {error}") from None
 
 
 def read_spline_table(path) -> SplineTable:
@@ -50,7 +62,7 @@ def read_spline_table(path) -> SplineTable:
     ------
     InputError
         Naming the file and the data set: missing, foreign or damaged file, wrong type or shape,
-        values that are not finite, rows that are not a full grid of nsersic and rh.
+        values that are not finite.
     """
     where = f"Sersic spline table {path}"
     with open_hdf5(path, "Sersic spline table") as file:
@@ -71,23 +83,7 @@ def read_spline_table(path) -> SplineTable:
             )
         if not np.isfinite(array).all():
             raise InputError(f"{where}: '{name}' holds values that are not finite")
-    _check_grid(nsersic, rh, where)
-    return SplineTable(*arrays, attrs)
-
-
-def _check_grid(nsersic: np.ndarray, rh: np.ndarray, where: str) -> None:
-    """Raise InputError unless every nsersic comes once with every rh; rows in any order."""
-    grids = {name: np.unique(a, return_counts=True) for name, a in
-             (("nsersic", nsersic), ("rh", rh))}  # fmt: skip
-    sizes = [values.size for values, _ in grids.values()]
-    different = np.unique(np.stack([nsersic, rh]), axis=1).shape[1]
-    if sizes[0] * sizes[1] == different == nsersic.size:
-        return
-    rarest = [f"{n} = {v[c.argmin()]:g} in {c.min()}" for n, (v, c) in grids.items()]
-    raise InputError(
-        f"{where}: {nsersic.size} rows with {sizes[0]} different nsersic and {sizes[1]} different "
-        f"rh ({', '.join(rarest)} of them) are not a full regular grid"
-    )
+    return SplineTable(*arrays, attrs, where)
 
 
 def write_spline_table(path, table: SplineTable) -> None:

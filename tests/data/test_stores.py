@@ -332,8 +332,8 @@ def test_files_that_are_not_hdf5_are_refused(case, tmp_path):
         (lambda f: (f.pop("rh"), f.update(rh=np.ones(3))), r"'rh' has shape \(3,\)"),
         (lambda f: f["radii"].write_direct(np.full(6, np.nan)), "'radii' holds values that are"),
         (lambda f: (f.pop("radii"), f.update(radii=b"x")), "'radii' has dtype"),
-        (lambda f: f.scale("rh", 5, 1.01), "rh = .* in 1 of them.* are not a full regular grid"),
-        (lambda f: f.scale("nsersic", 5, 1.01), "nsersic = .* in 1, .* not a full regular grid"),
+        (lambda f: f.scale("rh", 5, 1.01), "different rh, expected a full regular grid"),
+        (lambda f: f.scale("nsersic", 5, 1.01), "different rh, expected a full regular grid"),
     ],
 )
 def test_bad_spline_tables_are_refused(case, change, message, tmp_path):
@@ -342,7 +342,7 @@ def test_bad_spline_tables_are_refused(case, change, message, tmp_path):
     with h5py.File(path, "a") as f:
         change(Editable(f))
     with pytest.raises(InputError, match=message) as error:
-        read_spline_table(path)
+        read_spline_table(path).splines()
     assert str(path) in str(error.value)
 
 
