@@ -7,6 +7,7 @@
 
 import json
 import logging
+import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,10 @@ from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script, from any directory
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+# Small dense algebra: threads of BLAS slow it up to tenfold. numpy reads this when it is imported.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ.get("OPENBLAS_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "1")
 
 import numpy as np
 

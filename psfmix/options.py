@@ -16,8 +16,8 @@ HDF5 file that jaxpho-fit and forcepho read.
 EPILOG = """\
 The mixture of least squares is found by Levenberg-Marquardt from many starts (--method map stops
 there). From it NUTS draws from the posterior of a mixture given the image, with the same error in
-every pixel, sigma = max(image) / snr. The stored mixture is the one of highest likelihood, the
-optimum included: it is never worse than --method map.
+every pixel, sigma = max(image) / snr. The stored mixture is the one of highest likelihood among the
+optimum and the draws that are no worse than it in residual and encircled energy.
 
 Stored centres are in native detector pixels from the geometric centre ((nx - 1) / 2, (ny - 1) / 2)
 of the trimmed image; covariances in native pixels^2, without the 1 / (12 oversample^2) of the

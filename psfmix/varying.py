@@ -22,6 +22,8 @@ log = logging.getLogger("psfmix.varying")
 
 # A position this much (of the field) inside the hull of the others is interpolated.
 _INSIDE = 1e-9
+# Error between positions over that at them from which on a warning is due.
+_LEFT_OUT = 1.5
 
 
 class PSFGrid(NamedTuple):
@@ -192,6 +194,13 @@ def fit_varying(grid, progress=False, **options):
         100 * found.at_nodes.max(),
         100 * attrs.get("left_out", np.nan),
     )
+    if attrs.get("left_out", 0.0) > _LEFT_OUT * found.at_nodes.max():
+        log.warning(
+            "between the positions the mixtures are up to %.2f %% of peak off, more than %g times "
+            "the error at them: take fewer Gaussians, whose meaning changes less from one position "
+            "to the next, or more positions",
+            100 * attrs["left_out"], _LEFT_OUT,
+        )  # fmt: skip
     return replace(model, attrs=attrs), found
 
 

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import h5py
@@ -23,6 +23,7 @@ from jaxpho.errors import InputError
 
 log = logging.getLogger("jaxpho.psfstore")
 
+_DATASETS = ("parameters", "detector_locations", "reduced")
 _ALIASES = {"xcr": "xcen", "ycr": "ycen"}
 # Amplitudes within this of 1 count as normalised when a store does not say what they sum to.
 _UNIT_SUM_ATOL = 1e-4
@@ -214,19 +215,19 @@ def check_psf_store(path, group, overwrite=True):
     Raises
     ------
     InputError
-        A folder, a file that is not HDF5 or that another program holds open, a group that exists
-        when `overwrite` is False, or a folder that cannot be written to.
+        A name that no group can have, a folder, a file that is not HDF5 or that another program
+        holds open, a place that holds something else, a group that exists when `overwrite` is
+        False, or a folder that cannot be written to.
     """
     path = Path(path)
+    _check_name(path, group)
     if path.is_dir():
         raise InputError(f"PSF store {path} is a folder; expected the name of an HDF5 file")
     if path.exists():
         try:
-            with h5py.File(path, "r+") as file:  # for writing: this tells that it is locked
-                if group in file and not overwrite:
-                    raise InputError(
-                        f"PSF store {path} has a group {group!r} already (overwrite is off)"
-                    )
+            # for writing: this tells that it is locked
+            with _alone(path.parent), h5py.File(path, "r+") as file:
+                _check_place(file, path, group, overwrite)
         except OSError as error:
             raise InputError(
                 f"PSF store {path} cannot be opened as an HDF5 file ({error})"
@@ -262,29 +263,37 @@ def write_psf_store(path, group, model, attrs=None, overwrite=True, nradii=None,
     Raises
     ------
     InputError
-        The file exists and is not HDF5, the group exists and `overwrite` is False, or the
-        folder cannot be written.
+        As `check_psf_store`, and when the file cannot be written.
     """
     path = Path(path)
+    _check_name(path, group)
     if nradii is not None:
         model = model.repeated(nradii)
-    existing = None
-    if path.exists():
-        with open_hdf5(path, "PSF store") as file:
-            existing = group in file
-        if existing and not overwrite:
-            raise InputError(f"PSF store {path} already has a group {group!r} (overwrite is off)")
     parameters = model.parameters
     if nradii is not None and not forcepho:
         parameters = parameters.reshape(len(parameters), nradii, -1)
     if forcepho:
         names = [(_ALIASES.get(name, name), PSF_DTYPE[name]) for name in PSF_DTYPE.names]
         parameters = parameters.view(np.dtype(names))
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
+        with _alone(path.parent):
+            _replace_group(path, group, model, parameters, attrs or {}, overwrite)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"PSF store {path} cannot be written ({error})") from error
+    log.info("wrote PSF %s: %d location(s), %d Gaussians", group, *model.parameters.shape)
+
+
+def _replace_group(path, group, model, parameters, attrs, overwrite):
+    """Change a copy of the file and put it in its place."""
+    if path.exists():
+        with open_hdf5(path, "PSF store") as file:
+            _check_place(file, path, group, overwrite)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
         if path.exists():
             shutil.copy2(path, temporary)
         else:
@@ -293,27 +302,21 @@ def write_psf_store(path, group, model, attrs=None, overwrite=True, nradii=None,
             os.umask(mask)
             os.chmod(temporary, 0o666 & ~mask)
         with h5py.File(temporary, "a" if path.exists() else "w") as file:
-            if existing:
-                _drop(file, group)
             node = file.require_group(group)
+            _drop(node)
             node.create_dataset("parameters", data=parameters)
             if model.locations is not None:
                 node.create_dataset("detector_locations", data=model.locations.T)
             if model.reduced:
                 _write_reduced(node, model.reduced)
-            node.attrs.update({**model.attrs, **(attrs or {})})
+            node.attrs.update({**model.attrs, **attrs})
             node.attrs["n_psf_per_source"] = model.ngauss
             node.attrs["includes_pixel"] = bool(model.includes_pixel)
             node.attrs["amplitude_sum"] = model.amplitude_sum
         os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise InputError(f"PSF store {path} cannot be written ({error})") from error
     finally:
-        if temporary is not None:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-    log.info("wrote PSF %s: %d location(s), %d Gaussians", group, *model.parameters.shape)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
 
 
 def _write_reduced(node, reduced):
@@ -328,13 +331,62 @@ def _write_reduced(node, reduced):
     node["reduced"].attrs["error"] = [rung.error for rung in reduced]
 
 
-def _drop(file, group):
-    """Remove what a PSF group holds but keep groups nested below it (band/exposure)."""
+def _check_name(path, group):
+    """Raise InputError for a name that no group of mixtures can have."""
+    for part in group.split("/"):
+        if part in ("", ".", "..", *_DATASETS):
+            raise InputError(
+                f"PSF store {path}: {group!r} cannot name PSF mixtures; expected a "
+                f"band or band/exposure, whose parts are not empty, '.', '..' or {', '.join(_DATASETS)}"
+            )
+
+
+def _check_place(file, path, group, overwrite):
+    """Whether a group holds mixtures already; InputError where it holds something else."""
+    parts = group.split("/")
+    for depth in range(1, len(parts) + 1):
+        name = "/".join(parts[:depth])
+        if name not in file:
+            return False
+        if not isinstance(file[name], h5py.Group):
+            raise InputError(
+                f"PSF store {path}: {name!r} is a data set, not PSF mixtures; it is left as it is"
+            )
     node = file[group]
-    if not isinstance(node, h5py.Group):
-        del file[group]
-        return
-    for name in [name for name in node if isinstance(node[name], h5py.Dataset)]:
-        del node[name]
+    if "parameters" in node:
+        if not overwrite:
+            raise InputError(f"PSF store {path} has a group {group!r} already (overwrite is off)")
+        return True
+    if any(isinstance(item, h5py.Dataset) for item in node.values()) or len(node.attrs):
+        raise InputError(
+            f"PSF store {path}: group {group!r} holds something else than PSF mixtures; it is left "
+            "as it is"
+        )
+    return False
+
+
+@contextmanager
+def _alone(folder):
+    """One writer at a time in a folder, where its file system knows locks."""
+    handle = None
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except (ImportError, OSError):
+        pass  # what is written is whole all the same
+    try:
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _drop(node):
+    """Remove what a group of mixtures holds but keep groups nested below it (band/exposure)."""
+    for name in _DATASETS:
+        if name in node:
+            del node[name]
     for name in list(node.attrs):
         del node.attrs[name]

@@ -1,5 +1,7 @@
 """PSF store: round trips, forcepho's files, interpolation, and what is refused."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import h5py
 import numpy as np
 import pytest
@@ -8,7 +10,12 @@ from hypothesis import strategies as st
 
 from jaxpho.data.locations import location_weights
 from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
-from jaxpho.data.psfstore import list_psf_groups, read_psf_store, write_psf_store
+from jaxpho.data.psfstore import (
+    check_psf_store,
+    list_psf_groups,
+    read_psf_store,
+    write_psf_store,
+)
 from jaxpho.errors import InputError
 
 # Barycentric weights reproduce a linear function to rounding of coordinates of a few thousand.
@@ -245,3 +252,40 @@ def test_bad_locations(locations, sentence):
 def test_wrong_dtype_is_refused():
     with pytest.raises(InputError, match="dtype"):
         PSFModel(np.zeros((1, 3)))
+
+
+def test_what_is_not_a_psf_is_never_touched(tmp_path):
+    """Data of other programs, and our own groups taken for something else."""
+    path = tmp_path / "other.h5"
+    model = PSFModel(mixtures(1))
+    with h5py.File(path, "w") as f:
+        f["spectra"], f["night/wave"], f.attrs["telescope"] = np.ones(3), np.arange(4), "big"
+        f["notes"] = b"x"
+        f.create_group("mine").attrs["who"] = "me"
+    before = path.read_bytes()
+    for group, message in (
+        ("spectra", "'spectra' is a data set"), ("spectra/r", "'spectra' is a data set"),
+        ("night", "holds something else"), ("mine", "holds something else"),
+        (".", "cannot name PSF mixtures"), ("../x", "cannot name PSF mixtures"), ("", "cannot name PSF mixtures"),
+        ("r/parameters", "cannot name PSF mixtures"), ("r/reduced/x", "cannot name PSF mixtures"),
+    ):  # fmt: skip
+        for call in (check_psf_store, lambda p, g: write_psf_store(p, g, model)):
+            with pytest.raises(InputError, match=message):
+                call(path, group)
+    assert path.read_bytes() == before
+    write_psf_store(path, "r", model)
+    write_psf_store(path, "r/e1", model)
+    write_psf_store(path, "r", model)
+    assert list_psf_groups(path) == ["r", "r/e1"]
+    with h5py.File(path, "r") as f:
+        assert f.attrs["telescope"] == "big" and "wave" in f["night"] and "spectra" in f
+
+
+def test_writers_at_the_same_time_lose_nothing(tmp_path):
+    path = tmp_path / "psf.h5"
+    model = PSFModel(mixtures(1))
+    names = [f"b{i}" for i in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda name: write_psf_store(path, name, model), names))
+    assert list_psf_groups(path) == sorted(names)
+    assert [p.name for p in tmp_path.iterdir()] == ["psf.h5"]

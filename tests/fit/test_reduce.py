@@ -310,7 +310,7 @@ def test_draws_that_leave_are_drawn_again(monkeypatch):
     )  # fmt: skip
     seen, spread = [], [0.0]
 
-    def fake(key, mode, problem, sampling, static, linear):
+    def fake(key, mode, problem, sampling, static, *rest):
         seen.append(problem.patch.terms is not None)
         return SimpleNamespace(theta=np.tile(mode.theta * (1 + spread[0]), (2, 10, 1)))
 
