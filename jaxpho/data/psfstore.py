@@ -337,7 +337,8 @@ def _check_name(path, group):
         if part in ("", ".", "..", *_DATASETS):
             raise InputError(
                 f"PSF store {path}: {group!r} cannot name PSF mixtures; expected a "
-                f"band or band/exposure, whose parts are not empty, '.', '..' or {', '.join(_DATASETS)}"
+                "band or band/exposure, whose parts are not empty, '.', '..' or "
+                + ", ".join(_DATASETS)
             )
 
 
