@@ -134,7 +134,9 @@ def _write_zarr(path: Path, data) -> None:
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        data.to_zarr(temporary)
+        # of arviz 0.23 a method of its own, which refuses zarr 3; a tree of xarray takes any
+        tree = data.to_datatree() if hasattr(data, "to_datatree") else data
+        tree.to_zarr(temporary)
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
     finally:
