@@ -89,11 +89,11 @@ def _row_tangents(
 def _component_images(derivatives: list[Array], tangents: Array, n_component: int) -> Array:
     """Images [C, R, pixels] of the derivative of each component along each row entry.
 
-    ``derivatives`` six times [tiles, C * P, 64] are those of each Gaussian by its form,
-    ``tangents`` [R, 6, C * P] those of the forms by the row.
+    ``derivatives`` F times [tiles, C * P, 64] are those of each Gaussian by the first entries of
+    its form, ``tangents`` [R, F, C * P] those of the entries by the row.
     """
-    n_tiles, n_row = derivatives[0].shape[0], tangents.shape[0]
-    tangents = tangents.reshape(n_row, 6, n_component, -1).transpose(1, 2, 0, 3)
+    n_tiles, (n_row, n_form, _) = derivatives[0].shape[0], tangents.shape
+    tangents = tangents.reshape(n_row, n_form, n_component, -1).transpose(1, 2, 0, 3)
     images = 0.0
     for image, tangent in zip(derivatives, tangents, strict=True):
         image = image.reshape(n_tiles, n_component, -1, TILE_PIXELS)
@@ -106,7 +106,9 @@ def _fisher_block(form, tangents, rows, patch, reference, mode, groups, block):
     """chi2, gradient and matrix of one block with respect to its exposure's rows and sky."""
     e = patch.block_exposure[block]
     tile = block_images(form, patch, mode, block)
-    derivatives = derivative_images(form[e], tile)
+    # a flux changes the norms alone
+    n_form = tangents.shape[2]
+    derivatives = (tile.value,) if n_form == 1 else derivative_images(form[e], tile)
     basis = sky_basis(patch, block)
     model = sum_images(form[e, 0], tile.value) + block_sky(rows.sky[e], basis)
     data, ierr = tiles_of(patch.data, block), tiles_of(patch.ierr, block)
@@ -152,6 +154,8 @@ def row_normal(
     if linear_only:
         n_sersic = n_point = 1
     tangents = _row_tangents(rows, scene, patch, mixture, mode, n_sersic)
+    if linear_only:
+        tangents = tangents[:, :, :1]
     groups = (
         _sersic_group(rows.sersic.shape[1], patch, n_sersic, gauss.dtype),
         _Group(rows.point.shape[1], rows.point.shape[1], patch.psf_point.flux.shape[-1], n_point),
