@@ -14,6 +14,7 @@ from jaxpho.core.sources import SHAPE, SOURCE_TYPES, base_name
 from jaxpho.fit import quality
 from jaxpho.fit.advice import astrometry_gain
 from jaxpho.fit.blur import mixture_needed, too_coarse
+from jaxpho.fit.checkpoint import Checkpoint
 from jaxpho.fit.draws import SCALARS, Draws
 from jaxpho.fit.optimize import Optimum, optimize
 from jaxpho.fit.options import FitOptions, SampleOptions
@@ -177,6 +178,7 @@ def fit_patch(
     key: jax.Array | None = None,
     patch_id: int = 0,
     stop_if_coarse: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> PatchResult:
     """Fit all sources of a packed patch jointly.
 
@@ -196,6 +198,8 @@ def fit_patch(
     patch_id : int
     stop_if_coarse : bool
         Do not sample when a galaxy needs a finer mixture; ``diagnostics["needed"]`` names it.
+    checkpoint : Checkpoint, optional
+        Where the sampler keeps its state, to go on from when it was stopped.
 
     Returns
     -------
@@ -238,7 +242,7 @@ def fit_patch(
             patch_id, optimum.iterations, restarts, chi2.sum(), npix.sum(),
         )  # fmt: skip
         clock = time.perf_counter()
-        draws, said = draw(fitter, optimum, sampling, key, f"patch {patch_id}: ")
+        draws, said = draw(fitter, optimum, sampling, key, f"patch {patch_id}: ", checkpoint)
         messages += said
         seconds["sample"] = time.perf_counter() - clock
         messages += _sampling_messages(table, peaks, areas, draws, sampling)

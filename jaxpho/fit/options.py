@@ -140,28 +140,66 @@ class FitOptions:
         return given is not None and given.sigma is not None
 
 
+METHODS = ("nuts", "marginal", "nuts_dense", "nuts_diagonal", "laplace", "svi", "none")
+WARMUP, ORDINARY_WARMUP = 50, 1000
+"""Iterations of the warm-up: of a step size alone, and of a mass matrix with it."""
+
+
 @dataclass
 class SampleOptions:
-    """Posterior sampling by NUTS."""
+    """Posterior sampling."""
 
     method: str = option(
         "nuts",
         "nuts: no-U-turn sampler whitened by the Fisher matrix; marginal: the same with fluxes "
-        "and sky integrated out and drawn afterwards, as exact (half the gradients per effective "
-        "sample in blends, at about twice the cost each); none: optimum and Laplace errors",
-        choices=("nuts", "marginal", "none"),
+        "and sky integrated out and drawn afterwards, as exact; nuts_dense, nuts_diagonal: "
+        "numpyro's own adaptation of a mass matrix, to compare with; laplace: draws from the "
+        "normal at the mode, an approximation; svi: from the normal that stochastic variational "
+        "inference finds, an approximation; none: optimum and Laplace errors",
+        choices=METHODS,
     )
-    num_warmup: int = option(50, "warm-up iterations per chain (step size only)", ge=10)
+    positive: bool = option(
+        False,
+        "no draws of negative fluxes (of those without bounds); exact in all methods that are: "
+        "with marginal, fluxes within 7 errors of zero are sampled instead of integrated out",
+    )
+    num_warmup: int | None = option(
+        None,
+        f"warm-up iterations per chain; default {WARMUP} (step size only), of nuts_dense and "
+        f"nuts_diagonal {ORDINARY_WARMUP}",
+        ge=10,
+    )
     num_samples: int = option(100, "draws per chain and round", ge=10)
     num_chains: int = option(4, "chains, run as one vectorised program", ge=1)
     max_rounds: int = option(8, "rounds of draws until max_rhat and min_ess are met, at most", ge=1)
-    min_ess: float = option(200.0, "effective samples wanted for every parameter", ge=0)
-    max_rhat: float = option(1.02, "largest split R-hat wanted", gt=1)
+    min_ess: float = option(
+        200.0, "effective samples (bulk and tail) wanted for every parameter", ge=0
+    )
+    max_rhat: float = option(1.01, "largest rank-normalised split R-hat wanted", gt=1)
+    max_gradients: int | None = option(
+        None,
+        "gradients (leapfrog steps of all chains, warm-up included) after which sampling ends, "
+        "flagged; default: no limit",
+        ge=1,
+    )
     target_accept: float = option(0.8, "acceptance that the step size is adapted to", gt=0, lt=1)
     max_tree_depth: int = option(
         8,
-        "largest depth of NUTS trajectories; they begin with a depth of 2, which suits posteriors "
-        "near normal",
+        "largest depth of NUTS trajectories; whitened ones begin with a depth of 2, which suits "
+        "posteriors near normal",
         ge=1,
         le=12,
     )
+    svi_steps: int = option(1000, "steps of svi, of 8 gradients each", ge=10)
+    save_every: float = option(
+        10.0,
+        "seconds between saved states of the chains, from which a run that was stopped goes on, "
+        "to the very draws of one that was not (jaxpho-fit --resume); 0: after every 25 draws",
+        ge=0,
+    )
+
+    def warmup(self) -> int:
+        """Warm-up iterations, by method where none are given."""
+        if self.num_warmup is not None:
+            return self.num_warmup
+        return ORDINARY_WARMUP if self.method in ("nuts_dense", "nuts_diagonal") else WARMUP
