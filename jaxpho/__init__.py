@@ -14,8 +14,10 @@ _PUBLIC = {
     "Peak": "jaxpho.data.catalog",
     "PriorOptions": "jaxpho.fit.options",
     "SampleOptions": "jaxpho.fit.options",
+    "SceneModel": "jaxpho.fit.models",
     "exposure_from_arrays": "jaxpho.data.arrays",
     "fit_patch": "jaxpho.fit.driver",
+    "scene_model": "jaxpho.fit.models",
     "to_inference_data": "jaxpho.output.inference",
 }
 __all__ = ["__version__", *_PUBLIC]

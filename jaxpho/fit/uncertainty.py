@@ -58,7 +58,7 @@ def draw(
     key = jax.random.PRNGKey(0) if key is None else key
     problem, limits, text = _near_mode(fitter, mode)
     common = {"fluxes": _fluxes(fitter), "checkpoint": checkpoint}
-    rest = sampling, fitter.static, fitter.linear, label
+    rest = sampling, fitter.static, fitter.normal, label
     draws = sample(key, mode, problem, *rest, **common)
     messages = [f"sampling: {text}"] if text else []
     left = outside(limits, fitter.table, fitter.starts, draws.theta) if text else 0
