@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,13 +51,17 @@ def draw(
     mode = fitter.optimize(np.asarray(theta), with_volume=True)
     key = jax.random.PRNGKey(0) if key is None else key
     problem, limits, text = _near_mode(fitter, mode)
-    draws = sample(key, mode, problem, sampling, fitter.static, fitter.linear, label)
     messages = [f"sampling: {text}"] if text else []
+    if sampling.method == "marginal" and problem.patch.noise is not None:
+        sampling = replace(sampling, method="nuts")
+        messages.append("fluxes are sampled, not integrated out: the noise is not independent "
+                        "and normal")  # fmt: skip
+    draws = sample(key, mode, problem, sampling, fitter.static, fitter.linear, label)
     left = outside(limits, fitter.table, fitter.starts, draws.theta) if text else 0
     if left:
         messages.append(f"{left} draws left the shapes that these serve: sampled again without")
         draws = sample(key, mode, fitter.problem, sampling, fitter.static, fitter.linear, label)
-    return draws, messages
+    return fitter.noise.widen(draws, mode, fitter.problem, fitter.static), messages
 
 
 def _near_mode(fitter, mode: Optimum):
