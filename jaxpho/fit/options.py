@@ -62,6 +62,51 @@ WARMUP, ORDINARY_WARMUP = 50, 1000
 
 
 @dataclass
+class NoiseOptions:
+    """What the quoted errors of pixels are taken for."""
+
+    inflation: str | float = option(
+        "none",
+        "errors of all pixels of an exposure are multiplied by this: a number; blank: the scatter "
+        "of its blank pixels over their quoted errors (where enough pixels are blank); residual: "
+        "the same of the residuals of a first fit, where the model is faint; none. What blank "
+        "pixels say is logged and written to noise.ecsv in any case",
+    )
+    correlation: str = option(
+        "inflate",
+        "noise that is correlated between pixels, as in resampled images, measured in blank "
+        "pixels: inflate: pixels are fitted as if independent, and errors and draws widened to "
+        "what that is worth; covariance: the likelihood of correlated noise (smaller errors, and "
+        "right, at some three times the cost); none: taken for independent, errors too small",
+        choices=("none", "inflate", "covariance"),
+    )
+    likelihood: str = option(
+        "normal",
+        "normal, or student_t: heavy tails, which leave cosmic rays and other bad pixels without "
+        "weight",
+        choices=("normal", "student_t"),
+    )
+    dof: float = option(
+        4.0, "degrees of freedom of student_t: fewer leave outliers less weight", gt=0.5
+    )
+
+    def __post_init__(self):
+        if isinstance(self.inflation, str):
+            if self.inflation not in ("none", "blank", "residual"):
+                raise InputError(
+                    "noise.inflation: expected none, blank, residual or a number, found "
+                    f"'{self.inflation}'"
+                )
+        elif not 0.0 < self.inflation < float("inf"):
+            raise InputError(f"noise.inflation: expected more than 0, found {self.inflation}")
+        if self.likelihood == "student_t" and self.correlation == "covariance":
+            raise InputError(
+                "noise: likelihood student_t takes pixels as independent, expected correlation "
+                "inflate or none with it"
+            )
+
+
+@dataclass
 class SampleOptions:
     """Posterior sampling."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,17 +59,21 @@ def draw(
     mode = fitter.optimize(np.asarray(theta), with_volume=True)
     key = jax.random.PRNGKey(0) if key is None else key
     problem, limits, text = _near_mode(fitter, mode)
+    messages = [f"sampling: {text}"] if text else []
+    if sampling.method == "marginal" and problem.patch.noise is not None:
+        sampling = replace(sampling, method="nuts")
+        messages.append("fluxes are sampled, not integrated out: the noise is not independent "
+                        "and normal")  # fmt: skip
     common = {"fluxes": _fluxes(fitter), "checkpoint": checkpoint}
     rest = sampling, fitter.static, fitter.normal, label
     draws = sample(key, mode, problem, *rest, **common)
-    messages = [f"sampling: {text}"] if text else []
     left = outside(limits, fitter.table, fitter.starts, draws.theta) if text else 0
     if left:
         messages.append(f"{left} draws left the shapes that these serve: sampled again without")
         if checkpoint is not None:
             common["checkpoint"] = checkpoint.stage("full")
         draws = sample(key, mode, fitter.problem, *rest, **common)
-    return draws, messages
+    return fitter.noise.widen(draws, mode, fitter.problem, fitter.static), messages
 
 
 def _fluxes(fitter) -> np.ndarray:

@@ -16,6 +16,7 @@ from jaxpho.data.detect import detect_peaks
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.ingest import ImageSet, Skipped, read_images
 from jaxpho.data.moments import fill_starts
+from jaxpho.data.noise import tell_noise
 from jaxpho.data.regions import Region, cut_field
 from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError
@@ -92,6 +93,7 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
         require_psf=True,
         precision=config.precision,
     )
+    tell_noise(images.exposures, config.noise.inflation, config.noise.correlation)
     peaks = read_positions(config, images)
     types = {peak.type for peak in peaks}
     for key in sorted(set(config.fit.priors) - keys_of(types)):

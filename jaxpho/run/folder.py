@@ -11,7 +11,8 @@ from jaxpho.errors import InputError
 CATALOG = "catalog.fits"
 CHECKPOINTS = "checkpoints"
 """Folder of the chains that a run is drawing; gone when it has ended."""
-_PRODUCTS = ("config.yml", "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
+NOISE = "noise.ecsv"
+_PRODUCTS = ("config.yml", "noise.ecsv", "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
              "patches/patch*.png", "patches/.patch*.part*", "images/.*.part*",
              "patches/patch*_posterior.nc", "forcepho/patches/patch*_samples.h5",
              "forcepho/patches/patch*_residuals.h5", "forcepho/config.json",

@@ -28,10 +28,11 @@ from jaxpho.output.catalog import make_table, row_of_peak, rows_of_patch, write_
 from jaxpho.output.checkpoint import FolderCheckpoint
 from jaxpho.output.derived import SourceView, sky_position
 from jaxpho.output.images import ImageAssembler
+from jaxpho.output.noise import noise_summary, write_noise
 from jaxpho.prepare import PSFQuality, prepare_psfs
 from jaxpho.run import stop
 from jaxpho.run.field import Field, load_field, n_radii
-from jaxpho.run.folder import CATALOG, CHECKPOINTS, clear, forget, protect
+from jaxpho.run.folder import CATALOG, CHECKPOINTS, NOISE, clear, forget, protect
 from jaxpho.run.products import held_sources, make_archive, write_products
 from jaxpho.run.version import version
 
@@ -124,6 +125,7 @@ def run(config: Config, quiet: bool = False, fresh: bool = False) -> int:
         forget(folder)
     with replacing(folder / "config.yml") as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
+    write_noise(folder / NOISE, found.exposures)
     flag_poor_psfs(found, quality)
     state = RunState(config, found)
     state.archive = make_archive(config, found)
@@ -322,7 +324,7 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
 def _fit(packed, peaks, config, *, sample: SampleOptions, region, **common) -> PatchResult:
     common["patch_id"] = region.patch_id
     try:
-        return fit_patch(packed, peaks, config.fit, sample, **common)
+        return fit_patch(packed, peaks, config.fit, sample, noise=config.noise, **common)
     except (ArithmeticError, ValueError, RuntimeError) as error:
         if sample.method == "none" or isinstance(error, InputError):
             raise
@@ -333,7 +335,8 @@ def _fit(packed, peaks, config, *, sample: SampleOptions, region, **common) -> P
         )
         log.debug("traceback of patch %d", region.patch_id, exc_info=True)
         common.pop("checkpoint", None)
-        result = fit_patch(packed, peaks, config.fit, replace(sample, method="none"), **common)
+        plain = replace(sample, method="none")
+        result = fit_patch(packed, peaks, config.fit, plain, noise=config.noise, **common)
         result.flags = np.asarray(result.flags) | flags.bit("low_ess")
         return result
 
@@ -390,6 +393,8 @@ def _summary(state: RunState, seconds: float) -> int:
     text = ", ".join(f"{name} {n}" for name, n in counts.most_common()) or "none"
     log.info("%d of %d sources measured in %.0f s", len(masks) - bad, len(masks), seconds)
     log.info("flags: %s", text)
+    for line in noise_summary(state.field.exposures):
+        log.info("%s: %s", line, state.folder / NOISE)
     for skipped in state.field.images.skipped:
         log.warning("exposure %s was left out: %s", skipped.name, skipped.reason)
     if not state.unsaved:
