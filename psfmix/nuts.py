@@ -15,18 +15,12 @@ from tqdm import tqdm
 
 from jaxpho.errors import InputError
 from psfmix.choice import best_draw
-from psfmix.density import (
-    Density,
-    Layout,
-    Prior,
-    Rows,
-    likelihood_target,
-    log_likelihood,
-    whitened_mixture,
-)
+from psfmix.density import Density, likelihood_target, log_likelihood, whitened_mixture
 from psfmix.fit import MixtureFit, build_targets, floor_of, from_array, measure, to_array
+from psfmix.kernels import Rows
 from psfmix.model import AMP, to_free
 from psfmix.posterior import BACKGROUND, COMPONENT_NAMES, MixturePosterior, diagnose
+from psfmix.priors import Layout, Prior
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.nuts")
@@ -136,7 +130,7 @@ def sample_mixture(
     sigma = max(image) / snr. They are compared one by one for images of up to 10000 pixels, and
     far from the core in blocks for larger ones (see `psfmix.density.likelihood_target`); the
     encircled-energy rows of the optimiser are sums of the same pixels and do not count again.
-    Priors are weak and proper (see `psfmix.density.Prior`). Amplitudes are logarithmic (linear when
+    Priors are weak and proper (see `psfmix.priors.Prior`). Amplitudes are logarithmic (linear when
     `signed`) and their sum is free: how much the noise leaves open is part of the posterior.
 
     The chains start around the mode that is nearest to the optimum, in coordinates whitened with
