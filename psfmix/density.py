@@ -87,11 +87,14 @@ class Density:
     floor : float
     amplitude : array (ngauss,)
         Held when `layout.fix_amplitude`.
+    start_background : float, optional
+        Background of the start in units of the peak; default: what fits best with it.
     """
 
-    def __init__(self, target, sigma, layout, floor, amplitude):
+    def __init__(self, target, sigma, layout, floor, amplitude, start_background=None):
         self.target, self.layout, self.floor = target, layout, floor
         self.amplitude = np.asarray(amplitude, float)
+        self.start_background = start_background
         self.sigma, self.weight = sigma, target.weight / sigma
         self.prior = prior_of(target, layout.signed)
         self._moments = Prior(*map(np.float64, self.prior)).moments(layout, np)
@@ -109,6 +112,11 @@ class Density:
         """-chi2 / 2 of a mixture (ngauss, 6)."""
         residual = (self.rows_of(raw, background) - self.target.value) * self.weight
         return -0.5 * float(residual @ residual)
+
+    def light(self, background):
+        """The stamp's sum (1) less that of a background in units of the peak."""
+        area = self.target.image.size / self.target.oversample**2
+        return 1 - background * self.target.peak * area
 
     def evaluate(self, z):
         """Log posterior, its gradient [n] and its curvature [n, n].
@@ -163,9 +171,11 @@ class Density:
         return z, curvature
 
     def best_background(self, raw):
-        """Background, in units of the peak, that fits best with a mixture."""
+        """Background, in units of the peak, that goes with the start: the best, or as given."""
         if not self.layout.fit_bg:
             return 0.0
+        if self.start_background is not None:
+            return self.start_background
         left = (self.target.value - self.rows_of(raw)) * self.weight
         sky = self.target.peak * self.weight
         return float(left @ sky / (sky @ sky))

@@ -6,6 +6,8 @@ from matplotlib.colors import AsinhNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from psfmix.apertures import light_within
+
 # The stretch is linear below this part of the peak; residuals are shown to at least this much.
 _LINEAR, _LEAST = 1e-4, 1e-3
 _COLORS = ("#00c2d1", "#ffb000", "#6fdc6f", "#ff7ab6", "#b9a4ff", "#ff8c5a")
@@ -122,20 +124,21 @@ def _profiles(ax, fit, image, model, peak):
 
 def _energy(curve, error, fit, image, model):
     """Encircled energy of both, and the error of the mixture's."""
-    radius = _radii(fit, image.shape).ravel()
-    order = np.argsort(radius, kind="stable")
-    good = np.isfinite(image).ravel()[order]
-    values = np.where(good, image.ravel()[order], 0.0), np.where(good, model.ravel()[order], 0.0)
-    total = values[0].sum()
-    for value, style, name in zip(values, ("k-", "--"), ("image", "mixture"), strict=True):
+    outer = _radii(fit, image.shape).max()
+    least = 0.3 / fit.oversample
+    radius = np.geomspace(least, outer, 200)
+    good = np.isfinite(image)
+    total = image[good].sum()
+    for picture, style, name in ((image, "k-", "image"), (model, "--", "mixture")):
         color = {} if style == "k-" else {"color": "#d1495b"}
-        curve.plot(radius[order], np.cumsum(value) / total, style, lw=2, label=name, **color)
+        inside = light_within(np.where(good, picture, 0.0), fit.center, radius * fit.oversample)
+        curve.plot(radius, inside / total, style, lw=2, label=name, **color)
     curve.set(
-        xscale="log", xlim=(0.3 / fit.oversample, radius.max()), xlabel="radius [native pixel]",
+        xscale="log", xlim=(least, outer), xlabel="radius [native pixel]",
         ylabel="flux inside / sum of the stamp", title="encircled energy",
     )  # fmt: skip
     curve.legend(loc="lower right")
-    inside = np.asarray(fit.ee_radii) < radius.max()
+    inside = np.asarray(fit.ee_radii) < outer
     error.axhline(0, color="0.6", lw=0.8)
     error.plot(
         np.asarray(fit.ee_radii)[inside], 100 * np.asarray(fit.ee_errors)[inside], "o-",

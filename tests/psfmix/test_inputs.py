@@ -99,7 +99,7 @@ def test_bad_files(tmp_path):
     good = write(tmp_path / "good.fits", fits.PrimaryHDU(image()))
     with pytest.raises(InputError, match="no extension 'SCI'; it has: 0 PRIMARY"):
         read_psf_image(good, "SCI")
-    with pytest.raises(InputError, match="oversampling is 0; expected a positive number"):
+    with pytest.raises(InputError, match="--oversample is 0; expected a positive number"):
         read_psf_image(good, oversample=0)
     hdu = fits.PrimaryHDU(image())
     hdu.header["DET_SAMP"] = "four"
