@@ -17,6 +17,8 @@ log = logging.getLogger("psfmix.background")
 _BELOW = 0.05
 # Steps of the mixture at every trial background, and accuracy of the latter in units of the peak.
 _STEPS, _ACCURACY = 60, 1e-7
+# First trials, parts of the lowest background.
+_TRIALS = (0.4, 0.15, 0.05)
 _MAD = 1.4826
 
 
@@ -48,39 +50,54 @@ def fit_background(image, *, ngauss=4, signed=False, **layout):
         The image or an option cannot be used.
     """
     layout = layout | {"normalize": "stamp"}
+    middle, scatter = edge_level(image, layout.get("trim", 0))
+    image = np.asarray(image, float) - middle
     plain = {name: value for name, value in layout.items() if name != "includes_pixel"}
     trimmed, _, _, valid, _ = check_image(image, ngauss=ngauss, **plain)
-    edge = valid.copy()
-    edge[1:-1, 1:-1] = False
-    edge = trimmed[edge] if edge.any() else np.zeros(1)
-    middle = float(np.median(edge))
-    scatter = _MAD * float(np.median(np.abs(edge - middle)))
-    peak = float(np.max(trimmed[valid])) - middle
-    image = np.asarray(image, float) - middle
+    peak = float(np.max(trimmed[valid]))
     first = fit_mixture(image, ngauss=ngauss, signed=signed, **layout)
     target, _ = build_targets(image, **layout)
     options = Options(floor=floor_of(target), signed=signed)
-    best = {"free": to_free(to_array(first.parameters), options.floor, signed), "cost": np.inf}
+    start = to_free(to_array(first.parameters), options.floor, signed)
+    best = {"free": start, "cost": np.inf, "level": 0.0}
 
     def cost(level):
-        shifted = _less(target, level)
-        state = minimise(best["free"], shifted, options, _STEPS)
-        value = float(np.sum(((state.model - shifted.value) * shifted.weight) ** 2))
-        if value < best["cost"]:
-            best.update(free=state.free, cost=value)
-        return value
+        shifted, values = _less(target, level), []
+        # from the best so far alone, a component that has become wide would stay so
+        for free in (best["free"], start):
+            state = minimise(free, shifted, options, _STEPS)
+            values.append(float(np.sum(((state.model - shifted.value) * shifted.weight) ** 2)))
+            if values[-1] < best["cost"]:
+                best.update(free=state.free, cost=values[-1], level=level)
+        return min(values)
 
-    bounds = (-_BELOW * peak - 3 * scatter, 3 * scatter + _ACCURACY * peak)
-    found = minimize_scalar(
-        cost, bounds=bounds, method="bounded", options={"xatol": _ACCURACY * peak, "maxiter": 40}
+    low, high = -_BELOW * peak - 3 * scatter, 3 * scatter + _ACCURACY * peak
+    trials = np.append(np.array([1, *_TRIALS]) * low, [0.0, high])
+    place = int(np.argmin([cost(level) for level in trials]))
+    bounds = trials[max(place - 1, 0)], trials[min(place + 1, len(trials) - 1)]
+    minimize_scalar(
+        cost, bounds=bounds, method="bounded", options={"xatol": _ACCURACY * peak, "maxiter": 30}
     )
-    level = float(found.x)
-    start = replace(first, parameters=from_array(to_raw(best["free"], options.floor, signed)))
-    fit = fit_mixture(image - level, ngauss=ngauss, signed=signed, start=start, **layout)
+    level = best["level"]
+    found = from_array(to_raw(best["free"], options.floor, signed))
+    fit = fit_mixture(image - level, ngauss=ngauss, signed=signed, start=found, **layout)
     log.info(
         "background %.4g per image pixel, %.3g of the peak", middle + level, (middle + level) / peak
     )
     return middle + level, fit
+
+
+def edge_level(image, trim=0):
+    """Median and scatter (as a standard deviation) along the edge of the trimmed image."""
+    image = np.asarray(image, float)
+    if trim > 0:
+        image = image[trim:-trim, trim:-trim]
+    if image.ndim != 2 or not image.size:
+        return 0.0, 0.0  # which the fit will say more about
+    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    edge = edge[np.isfinite(edge)]
+    middle = float(np.median(edge)) if len(edge) else 0.0
+    return middle, _MAD * float(np.median(np.abs(edge - middle))) if len(edge) else 0.0
 
 
 def _less(target, level):

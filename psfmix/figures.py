@@ -12,6 +12,9 @@ from psfmix.apertures import light_within
 _LINEAR, _LEAST = 1e-4, 1e-3
 _COLORS = ("#00c2d1", "#ffb000", "#6fdc6f", "#ff7ab6", "#b9a4ff", "#ff8c5a")
 _SMALLEST_SIGMA = 0.02
+# Half the side of the inset with all components, native px; narrower ones than this part of the
+# picture are not drawn on it.
+_CORE, _SEEN = 5.0, 0.1
 
 
 def fit_figure(fit, image, title):
@@ -40,8 +43,19 @@ def fit_figure(fit, image, title):
     for ax, picture, name in ((axes[0, 0], image, "PSF image"), (axes[0, 1], model, "mixture")):
         shown = ax.imshow(picture, origin="lower", extent=sides, norm=norm, cmap="magma")
         ax.set(title=name, xlabel="x [native pixel]", ylabel="y [native pixel]")
-        figure.colorbar(shown, ax=ax, shrink=0.8, label="flux per image pixel")
-    _ellipses(axes[0, 1], fit.parameters)
+        bar = figure.colorbar(shown, ax=ax, shrink=0.8, label="flux per image pixel")
+        decades = np.arange(np.ceil(np.log10(_LINEAR * peak)), np.log10(peak))
+        bar.set_ticks([0, *10.0**decades], labels=["0", *(f"$10^{{{d:.0f}}}$" for d in decades)])
+        bar.minorticks_off()
+    _ellipses(axes[0, 1], fit.parameters, _SEEN * np.ptp(sides[:2]))
+    # narrow components would cover the core of the whole
+    core = axes[0, 1].inset_axes([0.01, 0.01, 0.4, 0.4], xticks=[], yticks=[])
+    core.imshow(model, origin="lower", extent=sides, norm=norm, cmap="magma")
+    half = min(_CORE, sides[1])
+    core.set(xlim=(-half, half), ylim=(-half, half))
+    core.text(0.05, 0.05, f"{2 * half:g} px", transform=core.transAxes, color="w", fontsize=8)
+    core.spines[:].set_color("0.8")
+    _ellipses(core, fit.parameters, 0)
     residual = 100 * (model - image) / peak
     limit = max(np.nanmax(np.abs(residual)), 100 * _LEAST)
     shown = axes[0, 2].imshow(
@@ -68,12 +82,14 @@ def new_figure(width, height):
     return figure
 
 
-def _ellipses(ax, parameters):
-    """One sigma of every component; dashed where its amplitude is negative."""
+def _ellipses(ax, parameters, least):
+    """One sigma of components of that width or more; dashed where their amplitude is negative."""
     for k, p in enumerate(parameters):
         matrix = np.array([[p["Cxx"], p["Cxy"]], [p["Cxy"], p["Cyy"]]], float)
         value, vector = np.linalg.eigh(matrix)
         width, height = 2 * np.sqrt(np.maximum(value, 0))
+        if max(width, height) < least:
+            continue
         angle = np.degrees(np.arctan2(vector[1, 0], vector[0, 0]))
         ax.add_patch(
             Ellipse(
@@ -182,6 +198,16 @@ def _shown(posterior):
     return out
 
 
+def _stored(posterior):
+    """The labels of `_shown` with the values of the stored mixture."""
+    p = posterior.parameters
+    width = np.maximum(p["Cxx"] * p["Cyy"] - p["Cxy"] ** 2.0, 0) ** 0.25
+    out = {"background": posterior.background}
+    for k, index in enumerate(np.argsort(width, kind="stable")):
+        out |= {f"amp {k + 1}": p["amp"][index], f"sigma {k + 1} [px]": width[index]}
+    return out
+
+
 def trace_figure(posterior):
     """Traces of amplitudes, widths and the likelihood, one line per chain."""
     shown = _shown(posterior)
@@ -203,10 +229,7 @@ def corner_figure(posterior):
     n = len(varied)
     figure = new_figure(1.6 * n + 1, 1.6 * n + 0.6)
     axes = figure.subplots(n, n, squeeze=False)
-    best = None
-    if posterior.best is not None:
-        at = posterior.best[0] * posterior.log_likelihood.shape[1] + posterior.best[1]
-        best = {label: value[at] for label, value in varied.items()}
+    best = _stored(posterior)
     for i, (yl, y) in enumerate(varied.items()):
         for j, (xl, x) in enumerate(varied.items()):
             ax = axes[i, j]
@@ -218,10 +241,9 @@ def corner_figure(posterior):
                 ax.set_yticks([])
             else:
                 ax.plot(x, y, ",", color="#30638e", alpha=0.5, rasterized=True)
-            if best is not None:
-                ax.axvline(best[xl], color="#d1495b", lw=0.8)
-                if i != j:
-                    ax.axhline(best[yl], color="#d1495b", lw=0.8)
+            ax.axvline(best[xl], color="#d1495b", lw=0.8)
+            if i != j:
+                ax.axhline(best[yl], color="#d1495b", lw=0.8)
             ax.tick_params(labelsize=6, labelbottom=i == n - 1, labelleft=j == 0 and i > 0)
             if i == n - 1:
                 ax.set_xlabel(xl, fontsize=8)

@@ -24,7 +24,7 @@ from jaxpho.data.psfstore import check_psf_store, write_psf_store
 from jaxpho.errors import InputError
 from jaxpho.files import replacing, safe_name
 from jaxpho.inference_data import check_arviz
-from psfmix.background import fit_background
+from psfmix.background import edge_level, fit_background
 from psfmix.badpixels import check_bad_pixels
 from psfmix.fit import fit_mixture, from_array
 from psfmix.inputs import read_psf_image
@@ -137,14 +137,17 @@ def _single(args, sizes):
     layout = {
         "oversample": source.oversample, "normalize": args.normalize, "trim": args.trim,
     }  # fmt: skip
+    offset = edge_level(source.image, args.trim)[0] if args.fit_bg else 0.0
     try:
-        trimmed, *_, total = check_image(source.image, ngauss=max(sizes), **layout)
+        trimmed, *_, total = check_image(source.image - offset, ngauss=max(sizes), **layout)
+        trimmed = trimmed + offset
         log.info(
             "%s[%s]: %d x %d pixels, %g a native pixel (%s), sum %.4f",
             source.path.name, source.ext, *trimmed.shape[::-1], source.oversample,
             source.oversample_from, total,
         )  # fmt: skip
         check_bad_pixels(trimmed, f"{source.path.name}[{source.ext}]")
+        trimmed = np.where(np.isfinite(trimmed), trimmed, np.nan)
         layout |= {"includes_pixel": args.psf_includes_pixel, "signed": args.signed}
         rungs = posterior = start = None
         background, image = 0.0, source.image
@@ -167,7 +170,7 @@ def _single(args, sizes):
     )
     written = _store(args, model, provenance)
     if args.normalize == "unit":  # of the light without the background
-        total = total - background * trimmed.size
+        total = total - (background - offset) * trimmed.size
         trimmed, background = trimmed / total, background / total
     if args.fitsout:
         table = columns(rungs) if rungs else None
