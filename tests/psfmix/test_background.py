@@ -1,6 +1,5 @@
 """make-psf --fit_bg: the constant belongs to the optimum, to the draws, and to what is written."""
 
-import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -57,30 +56,3 @@ def test_optimum_and_files(image, tmp_path, normalize):
         np.testing.assert_allclose(
             hdus["MODEL"].data - hdus["TARGET"].data, hdus["RESIDUAL"].data, atol=1e-6 * scale
         )
-
-
-def test_draws(image, tmp_path):
-    """NUTS starts at the background of the optimum, and never stores anything worse."""
-    psf, picture = image
-    rng = np.random.default_rng(3)
-    fits.PrimaryHDU(picture + 0.01 * psf.max() * rng.standard_normal(SHAPE)).writeto(
-        tmp_path / "sky.fits"
-    )
-    words = ["--band", "r", "--psf_image", str(tmp_path / "sky.fits"), "--oversample", "2", "-q"]
-    words += ["--ngauss", "2", "--fit_bg", "--snr", "100", "--savefig", "0"]
-    few = ["--num_warmup", "75", "--num_samples", "50"]
-    attrs = {}
-    for name, extra in (("map", ["--method", "map"]), ("nuts", few)):
-        assert main([*words, "--outname", str(tmp_path / f"{name}.h5"), *extra]) == 0
-        with h5py.File(tmp_path / f"{name}.h5") as file:
-            attrs[name] = dict(file["r"].attrs)
-            attrs[name]["sum"] = file["r/parameters"]["amp"][0, 0].sum()
-    both = attrs["map"], attrs["nuts"]
-    data = fits.getdata(tmp_path / "sky.fits")
-    for found in both:
-        assert abs(found["background"] / psf.max() - LEVEL) < 2e-3
-        expected = data.sum() - found["background"] * data.size
-        assert found["sum"] == pytest.approx(expected, rel=1e-4)
-    assert both[1]["log_likelihood"] >= both[1]["log_likelihood_optimum"]
-    for key in ("residual", "ee_error"):
-        assert both[1][key] <= both[0][key] * (1 + 1e-3)
