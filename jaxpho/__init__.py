@@ -7,6 +7,7 @@ __version__ = "0.1.0.dev0"
 _PUBLIC = {
     "Exposure": "jaxpho.data.exposure",
     "FitOptions": "jaxpho.fit.options",
+    "ImageFit": "jaxpho.imagefit",
     "InputError": "jaxpho.errors",
     "Nuisance": "jaxpho.data.exposure",
     "Patch": "jaxpho.data.packing:PackedPatch",
@@ -15,7 +16,9 @@ _PUBLIC = {
     "PriorOptions": "jaxpho.fit.options",
     "SampleOptions": "jaxpho.fit.options",
     "exposure_from_arrays": "jaxpho.data.arrays",
+    "fit_images": "jaxpho.imagefit",
     "fit_patch": "jaxpho.fit.driver",
+    "psf_from_image": "jaxpho.prepare",
     "to_inference_data": "jaxpho.output.inference",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -35,6 +35,7 @@ LAYERS["jaxpho.output"] = {
 } | LAYERS["jaxpho.fit"]
 # forcepho's conventions, from its files to its numbers
 LAYERS["jaxpho.compat"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
+LAYERS["jaxpho.imagefit"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
 LAYERS["jaxpho.superscene"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
 LAYERS["jaxpho.report"] = {"jaxpho.superscene"} | LAYERS["jaxpho.superscene"]
 LAYERS["jaxpho.prepare"] = {"jaxpho.report", "psfmix"} | LAYERS["jaxpho.report"]

@@ -137,7 +137,9 @@ def _draw_row(figure, row, result, e, image, corner, wcs):
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
     name = result.exposures[e]
-    row[0].set_ylabel(f"{result.exposure_bands[e]}   {_short(name)}", fontsize=9, parse_math=False)
+    band = result.exposure_bands[e]
+    label = band if name == band else f"{band}   {_short(name)}"
+    row[0].set_ylabel(label, fontsize=9, parse_math=False)
     for axis in row:
         axis.tick_params(labelsize=8)
         axis.locator_params(nbins=5)
