@@ -19,6 +19,7 @@ _PUBLIC = {
     "fit_images": "jaxpho.imagefit",
     "fit_patch": "jaxpho.fit.driver",
     "psf_from_image": "jaxpho.prepare",
+    "simple_wcs": "jaxpho.data.arrays",
     "simulate_images": "jaxpho.simulate",
     "to_inference_data": "jaxpho.output.inference",
 }

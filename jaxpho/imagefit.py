@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import jax
@@ -33,7 +33,7 @@ log = logging.getLogger("jaxpho.imagefit")
 MIXTURE = "k12"
 
 
-@dataclass
+@dataclass(repr=False)
 class ImageFit:
     """The joint fit of sources in exposures.
 
@@ -51,7 +51,7 @@ class ImageFit:
     result: PatchResult
     exposures: list[Exposure]
     sources: list[Peak]
-    patch: PackedPatch = field(repr=False)
+    patch: PackedPatch
 
     @cached_property
     def table(self):
@@ -113,6 +113,8 @@ class ImageFit:
     def __str__(self) -> str:
         lines = self.summary.pformat(max_lines=-1, max_width=-1)
         return "\n".join([*lines, self._headline()])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return self.summary._repr_html_() + f"<p>{self._headline()}</p>"
