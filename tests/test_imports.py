@@ -35,6 +35,8 @@ LAYERS["jaxpho.output"] = {
 } | LAYERS["jaxpho.fit"]
 # forcepho's conventions, from its files to its numbers
 LAYERS["jaxpho.compat"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
+LAYERS["jaxpho.imagefit"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
+LAYERS["jaxpho.simulate"] = {"jaxpho.data"} | LAYERS["jaxpho.fit"] | {"jaxpho.fit"}
 LAYERS["jaxpho.superscene"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
 LAYERS["jaxpho.report"] = {"jaxpho.superscene"} | LAYERS["jaxpho.superscene"]
 LAYERS["jaxpho.prepare"] = {"jaxpho.report", "psfmix"} | LAYERS["jaxpho.report"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jaxpho.errors import InputError
 from jaxpho.fit.prior_options import (
     FLAT,
     PRIOR_HELP,
