@@ -139,6 +139,12 @@ class ChildEngine:
             if reports or left <= 0 or not (self.children or self.queue):
                 return reports
 
+    def withdraw(self) -> list[str]:
+        """Give back the patches that have not begun; their names."""
+        names = [name for name, _ in self.queue]
+        self.queue.clear()
+        return names
+
     def cancel(self) -> None:
         """Stop everything at once; nothing more is reported."""
         self.queue.clear()

@@ -62,6 +62,9 @@ class RunLock:
             raise InputError(
                 f"output: {self.path.parent} cannot be written ({error.strerror or error})"
             ) from None
+        for pattern in (".run.part*", ".status.part*"):  # half written by a run that was killed
+            for path in self.path.parent.glob(pattern):
+                path.unlink(missing_ok=True)
         self._thread = threading.Thread(target=self._beats, daemon=True, name="heartbeat")
         self._thread.start()
         return self

@@ -126,13 +126,22 @@ class CatalogState:
                                  f"found {row.shape}")  # fmt: skip
             if not np.isfinite(row).all():
                 raise ValueError(f"source {self.peaks[i].id}: a parameter is not finite")
-        for s, (i, row) in enumerate(zip(patch.active, rows, strict=True)):
+        blocks = [None] * len(rows) if covariance is None else covariance
+        blocks = [None if block is None else np.asarray(block, np.float32) for block in blocks]
+        for row, block in zip(rows, blocks, strict=True):
+            if block is not None and block.shape != (len(row), len(row)):
+                raise ValueError(f"covariance of shape {block.shape} for {len(row)} parameters")
+        masks = [0] * len(rows) if flags is None else [int(mask) for mask in flags]
+        count = patch.iterations if iterations is None else int(iterations)
+        if count < 1:
+            raise ValueError(f"expected at least one iteration, found {count}")
+        for i, row, block, mask in zip(patch.active, rows, blocks, masks, strict=True):
             self.parameters[i, : len(row)] = row
-            if covariance is not None and covariance[s] is not None:
-                self.covariance[i, : len(row), : len(row)] = covariance[s]
+            if block is not None:
+                self.covariance[i, : len(row), : len(row)] = block
             # what a patch says of a source replaces what an earlier one said
-            self.flags[i] = self.peaks[i].flags | (int(flags[s]) if flags is not None else 0)
-            self.iterations[i] += patch.iterations if iterations is None else iterations
+            self.flags[i] = self.peaks[i].flags | mask
+            self.iterations[i] += count
             self.patches[i] += 1
 
     def give_up(self, sources: Sequence[int], flags: int) -> None:

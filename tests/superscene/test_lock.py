@@ -98,10 +98,12 @@ def test_who_lost_the_lock_is_told_and_leaves_it(tmp_path):
     assert json.loads((tmp_path / LOCK).read_text())["host"] == "elsewhere"
 
 
-def test_a_broken_lock_file_holds_nobody(tmp_path):
+def test_a_broken_lock_file_holds_nobody_and_halves_are_removed(tmp_path):
     (tmp_path / LOCK).write_text("{")
+    (tmp_path / ".status.part12.json").write_text("{")
     with RunLock(tmp_path):
         pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
