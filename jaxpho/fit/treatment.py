@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpho.core.noise import Noise, student_weight
-from jaxpho.fit.draws import Draws, diagnose
+from jaxpho.fit.diagnostics import diagnose
+from jaxpho.fit.draws import Draws
 from jaxpho.fit.noise import make_whitening, student_noise
 from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import NoiseOptions
@@ -117,9 +118,8 @@ class NoiseTreatment:
         _, stretch = self.laplace(mode, problem, static, volume=1.0)
         tr = problem.transform
         theta = move_draws(draws.theta, mode.z, stretch, tr)
-        rhat, ess = diagnose(theta)
         warmup = move_draws(draws.warmup, mode.z, stretch, tr)
-        return replace(draws, theta=theta, warmup=warmup, rhat=rhat, ess=ess)
+        return replace(draws, theta=theta, warmup=warmup, worth=diagnose(theta))
 
     def effective_ierr(self, pixels: dict) -> np.ndarray:
         """1/sigma with outliers weighted as the likelihood does; of chi2 of a source."""
