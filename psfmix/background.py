@@ -90,7 +90,7 @@ def fit_background(image, *, ngauss=4, signed=False, **layout):
 def edge_level(image, trim=0):
     """Median and scatter (as a standard deviation) along the edge of the trimmed image."""
     image = np.asarray(image, float)
-    if trim > 0:
+    if image.ndim == 2 and trim > 0:
         image = image[trim:-trim, trim:-trim]
     if image.ndim != 2 or not image.size:
         return 0.0, 0.0  # which the fit will say more about

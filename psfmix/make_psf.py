@@ -364,6 +364,7 @@ def _figures(args, fit, image, posterior, rungs, tolerance):
 
     kind = "signed " if fit.signed else ""
     title = f"{args.band}: {len(fit.parameters)} {kind}Gaussians, {Path(args.psf_image).name}"
+    title += " less its background" if args.fit_bg else ""
     figures = {"": fit_figure(fit, image, title)}
     if rungs:
         figures["_ladder"] = ladder_figure(rungs, len(fit.parameters), tolerance)
