@@ -15,12 +15,14 @@ _PUBLIC = {
     "Peak": "jaxpho.data.catalog",
     "PriorOptions": "jaxpho.fit.options",
     "SampleOptions": "jaxpho.fit.options",
+    "SceneModel": "jaxpho.fit.models",
     "exposure_from_arrays": "jaxpho.data.arrays",
     "fit_images": "jaxpho.imagefit",
     "fit_patch": "jaxpho.fit.driver",
     "psf_from_image": "jaxpho.prepare",
     "simple_wcs": "jaxpho.data.arrays",
     "simulate_images": "jaxpho.simulate",
+    "scene_model": "jaxpho.fit.models",
     "to_inference_data": "jaxpho.output.inference",
 }
 __all__ = ["__version__", *_PUBLIC]

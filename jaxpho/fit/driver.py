@@ -68,6 +68,8 @@ class _Fitter:
         self.static = Static(options.pixel_mode, 1 if jax.default_backend() == "cpu" else 64)
         self.linear = np.zeros(self.n, bool)
         self.linear[: len(self.table.parameters)] = self.table.linear
+        self.normal = np.zeros(self.n, bool)
+        self.normal[: len(self.table.parameters)] = self.table.normal
         self.psf_sigma = self._psf_sigma()
 
     def _psf_sigma(self) -> float:

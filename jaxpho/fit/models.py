@@ -1,4 +1,8 @@
-"""The posterior as a numpyro model."""
+"""The posterior as a numpyro model.
+
+`scene_model` (of `jaxpho.fit.scene_model`) has a site for each physical parameter, for models of
+one's own; the two here have one site of whitened coordinates, for the samplers of this package.
+"""
 
 import jax.numpy as jnp
 import numpyro
@@ -7,7 +11,10 @@ from jax import Array
 
 from jaxpho.fit.marginal import Layout, conditional, place
 from jaxpho.fit.posterior import DEFAULT_STATIC, Problem, Static, log_density
+from jaxpho.fit.scene_model import SceneModel, scene_model
 from jaxpho.fit.transforms import physical
+
+__all__ = ["SceneModel", "marginal_model", "scene_model", "unwhiten", "whitened_model"]
 
 
 def whitened_model(

@@ -188,6 +188,8 @@ def optimize(
         trial, objective = project(state.z + step)
         fall = state.objective - objective
         found = full(trial) if fall > 0 else state
+        if transform.terms is not None:  # not quadratic in the linear ones: see what it came to
+            fall = min(fall, state.objective - found.objective) if found is not state else fall
         if fall > 0 and found.finite:
             predicted = -(state.gradient @ step + 0.5 * step @ state.curvature @ step)
             if fall > 0.75 * predicted:

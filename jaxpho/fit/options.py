@@ -2,100 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from jaxpho.core.sources import SOURCE_TYPES, base_name
-from jaxpho.errors import InputError
+from jaxpho.fit.prior_options import (
+    FLAT,
+    PRIOR_HELP,
+    PriorOptions,
+    check_priors,
+    keys_of,
+    prior_keys,
+)
 from jaxpho.schema import option
 
-PRIOR_NAMES = ("flat", "uniform", "log_uniform", "normal", "log_normal")
-
-
-@dataclass
-class PriorOptions:
-    """Prior of one parameter, by name. Left out: the default of the parameter."""
-
-    name: str = option(
-        "uniform",
-        "flat (unbounded), uniform or log_uniform within [low, high], normal, or log_normal "
-        "(normal in the natural logarithm); a normal with low and high is truncated there",
-        choices=PRIOR_NAMES,
-    )
-    low: float | None = option(None, "lower bound, in the parameter's unit")
-    high: float | None = option(None, "upper bound, in the parameter's unit")
-    mean: float | None = option(None, "mean, in the parameter's unit (of log_normal: the median)")
-    sigma: float | None = option(
-        None, "standard deviation, in the parameter's unit (of log_normal: of ln value)", gt=0
-    )
-
-    def __post_init__(self):
-        if self.low is not None and self.high is not None and not self.low < self.high:
-            raise InputError(f"prior: low = {self.low:g} is not below high = {self.high:g}")
-        if self.name in ("normal", "log_normal") and self.sigma is None:
-            raise InputError(f"prior '{self.name}': expected a value for sigma, found none")
-        if self.name.startswith("log_"):
-            for key in ("low", "high", "mean"):
-                value = getattr(self, key)
-                if value is not None and value <= 0:
-                    raise InputError(f"prior '{self.name}': expected {key} > 0, found {value:g}")
-
-
-_PRIOR_KEYS = ("flux", "position", "rhalf", "sersic", "ellipticity")
-_PRIOR_HELP = (
-    "parameter -> prior. Parameters: flux, position (offset from the peak, arcsec: low and high, "
-    "or normal), rhalf (arcsec), sersic (within .5 and 8; low may be .3, flatter than a Gaussian), "
-    "ellipticity (uniform in the disc of axis ratios above q_min, or normal in e1 and e2); a "
-    "component's own by its suffix: rhalf_bulge, sersic_disk"
-)
-
-
-_SHARED = {"ra": "position", "dec": "position", "e1": "ellipticity", "e2": "ellipticity"}
-
-
-def prior_keys(parameter: str) -> tuple[str, str]:
-    """Keys of `priors` that a parameter obeys: its component's own comes before the general one."""
-    base = base_name(parameter)
-    key = _SHARED.get(base, base)
-    return key + parameter[len(base) :], key
-
-
-def keys_of(types) -> set[str]:
-    """All keys of `priors` that sources of these types have."""
-    return {k for t in types for name in SOURCE_TYPES[t].parameters for k in prior_keys(name)}
-
-
-def _check_prior(key: str, base: str, prior: PriorOptions) -> None:
-    """Raise for a prior that the named parameter cannot have."""
-
-    def refuse(expected: str, found: str):
-        raise InputError(f"'fit.priors.{key}': expected {expected}, found {found}")
-
-    low, high = prior.low, prior.high
-    ends = f"low = {low}, high = {high}"
-    if base in ("position", "ellipticity") and prior.name.startswith("log_"):
-        refuse("flat, uniform or normal", prior.name)
-    # the others have defaults for the end that is missing
-    bounded = prior.name in ("uniform", "log_uniform")
-    if base == "flux" and bounded and (low is None or high is None):
-        refuse(f"both low and high of {prior.name}", ends)
-    if base in ("flux", "position") and not bounded and (low is None) != (high is None):
-        refuse("both low and high, or neither", ends)
-    if base == "sersic" and not 0.3 <= (low or 0.5) < (high or 8.0) <= 8.0:
-        refuse("low < high within 0.3 and 8, the range of the Sersic mixtures", ends)
-    if base == "rhalf" and (low or 0.0) < 0:
-        refuse("low >= 0", ends)
-    if base == "ellipticity" and high is not None and not 0 < high < 1:
-        refuse("0 < high < 1 (the largest ellipticity)", ends)
-    if base == "ellipticity" and low is not None and (high is None or low != -high):
-        refuse("no low (the range is the disc of ellipticities up to high)", ends)
+__all__ = ["FitOptions", "PriorOptions", "SampleOptions", "keys_of", "prior_keys"]
 
 
 @dataclass
 class FitOptions:
     """Priors and the optimiser."""
 
-    priors: dict[str, PriorOptions] = option(dict, _PRIOR_HELP)
+    priors: dict[str, PriorOptions] = option(dict, PRIOR_HELP)
     q_min: float = option(0.1, "smallest axis ratio b/a", gt=0, lt=1)
     pixel_mode: str = option(
         "fourth",
@@ -121,23 +47,13 @@ class FitOptions:
     )
 
     def __post_init__(self):
-        for key, prior in self.priors.items():
-            known = keys_of(SOURCE_TYPES)
-            if key not in known:
-                close = difflib.get_close_matches(key, sorted(known), n=1)
-                hint = f"; did you mean '{close[0]}'?" if close else ""
-                raise InputError(
-                    f"'fit.priors': unknown parameter '{key}', expected one of "
-                    + ", ".join(_PRIOR_KEYS)
-                    + f" (with a component's suffix where a source has several){hint}"
-                )
-            _check_prior(key, base_name(key), prior)
+        check_priors(self.priors)
 
     def narrows(self, parameter: str) -> bool:
-        """Whether a normal or log_normal prior is given for a parameter: information on purpose."""
+        """Whether a prior that is not flat is given for a parameter: information on purpose."""
         own, general = prior_keys(parameter)
         given = self.priors.get(own, self.priors.get(general))
-        return given is not None and given.sigma is not None
+        return given is not None and given.name not in FLAT
 
 
 @dataclass

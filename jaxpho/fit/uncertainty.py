@@ -49,12 +49,12 @@ def draw(
     mode = fitter.optimize(np.asarray(theta), with_volume=True)
     key = jax.random.PRNGKey(0) if key is None else key
     problem, limits, text = _near_mode(fitter, mode)
-    draws = sample(key, mode, problem, sampling, fitter.static, fitter.linear, label)
+    draws = sample(key, mode, problem, sampling, fitter.static, fitter.normal, label)
     messages = [f"sampling: {text}"] if text else []
     left = outside(limits, fitter.table, fitter.starts, draws.theta) if text else 0
     if left:
         messages.append(f"{left} draws left the shapes that these serve: sampled again without")
-        draws = sample(key, mode, fitter.problem, sampling, fitter.static, fitter.linear, label)
+        draws = sample(key, mode, fitter.problem, sampling, fitter.static, fitter.normal, label)
     return draws, messages
 
 
