@@ -20,9 +20,9 @@ _PUBLIC = {
     "fit_images": "jaxpho.imagefit",
     "fit_patch": "jaxpho.fit.driver",
     "psf_from_image": "jaxpho.prepare",
+    "scene_model": "jaxpho.fit.models",
     "simple_wcs": "jaxpho.data.arrays",
     "simulate_images": "jaxpho.simulate",
-    "scene_model": "jaxpho.fit.models",
     "to_inference_data": "jaxpho.output.inference",
 }
 __all__ = ["__version__", *_PUBLIC]
