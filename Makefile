@@ -4,6 +4,7 @@
 SEED ?= 1
 RUN ?= demo-run-$(SEED)
 SEEDS ?= 1 2 3
+ONLY ?=
 NUMBER ?= 500
 SCENE ?= galaxy
 METHOD ?= nuts
@@ -20,11 +21,12 @@ STAMP = $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help setup lint test test-slow realdata demo demo-pulls reference bench calibrate clean
+.PHONY: help setup lint test test-slow realdata demo demo-pulls notebooks reference bench calibrate clean
 
 help:
 	@echo "make demo [SEED=1]  simulate a field with GalSim, fit it, compare with the truth"
 	@echo "make demo-pulls     the demo for SEEDS='$(SEEDS)', pulls pooled"
+	@echo "make notebooks      run the notebooks, write them as pages to notebooks/html [ONLY='01 04']"
 	@echo "make test           lint, format and all quick tests"
 	@echo "make test-slow      tests that take minutes"
 	@echo "make realdata       tests on real images (folder in JAXPHO_DATA)"
@@ -64,6 +66,9 @@ demo-pulls: $(STAMP)
 	for seed in $(SEEDS); do $(MAKE) demo SEED=$$seed RUN=demo-run-$$seed || exit 1; done
 	$(PY) notebooks/demo/compare.py pool $(foreach s,$(SEEDS),demo-run-$(s)/fit)
 
+notebooks: $(STAMP)
+	$(PY) notebooks/run.py $(ONLY)
+
 reference: $(STAMP)
 	$(PY) -m jaxpho.output.reference docs/catalogue.md
 
@@ -75,4 +80,4 @@ calibrate: $(STAMP)
 		--figure calibration-$(SCENE)-$(METHOD).png
 
 clean:
-	rm -rf demo-run-* .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf demo-run-* notebooks/html .pytest_cache .ruff_cache .hypothesis build dist

@@ -20,6 +20,7 @@ from jaxpho.data.packing import PackedPatch
 from jaxpho.errors import InputError
 from jaxpho.fit.driver import fit_patch
 from jaxpho.fit.flags import decode
+from jaxpho.fit.models import scene_model
 from jaxpho.fit.options import FitOptions, SampleOptions
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.catalog import make_table, rows_of_patch
@@ -46,12 +47,15 @@ class ImageFit:
     sources : list of Peak
     patch : PackedPatch
         What the compiled functions see; `jaxpho.fit` takes it.
+    options : FitOptions
+        Priors and the optimiser, as used.
     """
 
     result: PatchResult
     exposures: list[Exposure]
     sources: list[Peak]
     patch: PackedPatch
+    options: FitOptions
 
     @cached_property
     def table(self):
@@ -105,6 +109,21 @@ class ImageFit:
             Exposures shown per band.
         """
         return plot_patch(self.result, {e.name: e.wcs for e in self.exposures}, per_band)
+
+    def model(self, **options):
+        """The posterior as a numpyro model, to condition, to extend and to sample.
+
+        Parameters
+        ----------
+        **options
+            Those of `jaxpho.SceneModel`: ``priors``, ``image``, ``twice``.
+
+        Returns
+        -------
+        SceneModel
+        """
+        mixture = self.result.diagnostics["mixture"]
+        return scene_model(self.patch, self.sources, self.options, mixture, **options)
 
     def to_inference_data(self, **options):
         """The draws for ArviZ; see `jaxpho.to_inference_data`."""
@@ -178,7 +197,7 @@ def fit_images(
         For sources or options that cannot be used, positions outside the first exposure, units
         that differ between exposures.
     """
-    exposures = _named(exposures)
+    exposures, options = _named(exposures), options or FitOptions()
     peaks = _peaks(exposures[0], sources, xy, type)
     if isinstance(sample, str):
         sample = build(SampleOptions, {"method": sample}, path="sample")
@@ -198,7 +217,7 @@ def fit_images(
     if auto and needed != mixture:
         log.info("fitted again with Sersic mixture %s", needed)
         packed, result = fit(needed, False)
-    return ImageFit(result, exposures, peaks, packed)
+    return ImageFit(result, exposures, peaks, packed, options)
 
 
 def _named(exposures) -> list[Exposure]:
