@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -11,12 +12,17 @@ from jaxpho.core.sources import SOURCE_TYPES, base_name
 from jaxpho.data.catalog import Peak
 
 
-def parameter_names(kind: str, bands: Sequence[str]) -> list[tuple[str, str]]:
+def parameter_names(kind: str, bands: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """(parameter, band) of each number of a source of a type; band is "" for all but fluxes."""
+    return _names(kind, tuple(bands))
+
+
+@cache
+def _names(kind: str, bands: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     out = []
     for name in SOURCE_TYPES[kind].parameters:
         out += [(name, band) for band in (bands if base_name(name) == "flux" else [""])]
-    return out
+    return tuple(out)
 
 
 def row_of(peak: Peak, bands: Sequence[str]) -> np.ndarray:
