@@ -46,3 +46,24 @@ def peak_of(peak: Peak, bands: Sequence[str], row) -> Peak:
         where = at if name in at else flux if band else values
         where[(name, band) if band else name] = float(value)
     return replace(peak, ra=at["ra"], dec=at["dec"], values=values, flux=flux)
+
+
+def to_plain(peak: Peak) -> dict:
+    """A source as JSON can hold it; see `from_plain`."""
+    return {
+        "id": peak.id,
+        "type": peak.type,
+        "ra": float(peak.ra),
+        "dec": float(peak.dec),
+        "values": {name: float(value) for name, value in peak.values.items()},
+        "flux": [[name, band, float(value)] for (name, band), value in peak.flux.items()],
+        "held": sorted(peak.fixed),
+        "flags": int(peak.flags),
+    }
+
+
+def from_plain(values: dict) -> Peak:
+    """The source of `to_plain`."""
+    flux = {(name, band): value for name, band, value in values["flux"]}
+    return Peak(values["id"], values["type"], values["ra"], values["dec"], dict(values["values"]),
+                flux, frozenset(values["held"]), values["flags"])  # fmt: skip
