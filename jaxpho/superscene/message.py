@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxpho.superscene.graph import ARCSEC
+from jaxpho.superscene.layout import to_plain
 from jaxpho.superscene.policy import Patch
 from jaxpho.superscene.state import CatalogState
 
@@ -16,9 +17,10 @@ def message_of(state: CatalogState, patch: Patch, seed: int) -> dict:
     -------
     dict
         `patch`, `seed`, `iterations`; `region` with ra, dec [deg] and radius [arcsec] of a circle
-        that holds the active sources with their radii of influence; `active`: per source number,
-        id, type, radius [arcsec], parameters [npar] (the latest draw, nan where unknown), lower
-        and upper [npar], covariance [npar, npar] or None; `fixed`: number, id, type, parameters.
+        that holds the active sources with their radii of influence; `active` and `fixed`: per
+        source its number, `start` (the catalogue's entry, see `layout.from_plain`, which priors
+        refer to) and parameters [npar] (the latest draw, nan where unknown). Active ones also
+        have radius [arcsec], lower and upper [npar], covariance [npar, npar] or None.
     """
     centre = state.graph.points[patch.active].mean(axis=0)
     centre /= np.linalg.norm(centre)
@@ -40,9 +42,11 @@ def message_of(state: CatalogState, patch: Patch, seed: int) -> dict:
 
 
 def _source(state: CatalogState, i: int) -> dict:
-    peak, width = state.peaks[i], state.width(i)
-    return {"number": i, "id": peak.id, "type": peak.type,
-            "parameters": state.parameters[i, :width].tolist()}  # fmt: skip
+    return {
+        "number": i,
+        "start": to_plain(state.peaks[i]),
+        "parameters": state.parameters[i, : state.width(i)].tolist(),
+    }
 
 
 def _active(state: CatalogState, i: int) -> dict:

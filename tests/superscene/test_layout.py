@@ -1,11 +1,13 @@
 """Sources as rows of numbers."""
 
+import json
+
 import numpy as np
 import pytest
 
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.catalog import Peak
-from jaxpho.superscene.layout import parameter_names, peak_of, row_of
+from jaxpho.superscene.layout import from_plain, parameter_names, peak_of, row_of, to_plain
 
 BANDS = ["g", "r"]
 
@@ -24,6 +26,9 @@ def test_rows_go_both_ways(kind):
 
 def test_what_a_row_does_not_know_stays():
     before = Peak("7", "sersic", 10.0, 20.0, {"rhalf": 0.4}, {("flux", "g"): 5.0})
+    held = Peak(3, "point", 1.0, 2.0, fixed=frozenset({"ra", "dec"}), flags=4)
+    for peak in (before, held):
+        assert from_plain(json.loads(json.dumps(to_plain(peak)))) == peak
     row = row_of(before, BANDS)
     assert np.isnan(row).sum() == len(row) - 4
     row[parameter_names("sersic", BANDS).index(("ra", ""))] = 11.0

@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 
 import numpy as np
 import pytest
 import superscene_jobs
 import superscene_run
 from scene_case import lonely_stars, row_of_stars
-from superscene_run import run
+from superscene_run import Here, decisions, run, same
 
 from jaxpho.fit import flags
 from jaxpho.superscene import master
@@ -25,53 +24,9 @@ from jaxpho.superscene.child import ChildEngine
 from jaxpho.superscene.interrupt import NO, NOW, SOON, Interrupts
 from jaxpho.superscene.ledger import Ledger
 from jaxpho.superscene.snapshot import read_snapshot
-from jaxpho.superscene.worker import Report, Work, first_line, kind_of
+from jaxpho.superscene.worker import Work
 
 STARS, KILLS = 14, 8
-
-
-class Here:
-    """An engine in this process, which ends patches in an order of its own."""
-
-    def __init__(self, context=None, slots=1, seed=0, breaks=None):
-        self.context, self.slots, self.workers = context or {}, slots, slots
-        self.random, self.queue, self.calls = random.Random(seed), [], []
-        self.most, self.breaks = 0, breaks or {}
-
-    def submit(self, name, message):
-        self.queue.append((name, json.loads(json.dumps(message))))
-        self.most = max(self.most, len(self.queue))
-
-    def collect(self, timeout):
-        if not self.queue:
-            return []
-        name, message = self.queue.pop(self.random.randrange(len(self.queue)))
-        self.calls.append((name, message))
-        if kinds := self.breaks.get(name):
-            if kind := kinds.pop(0):
-                return [Report(name, kind, message="as told")]
-        try:
-            return [Report(name, answer=superscene_jobs.work(self.context, message))]
-        except Exception as error:
-            return [Report(name, kind_of(error), message=first_line(error))]
-
-    def withdraw(self):
-        return []
-
-    def cancel(self):
-        self.queue.clear()
-
-    close = cancel
-
-
-def values(state):
-    return {k: getattr(state, k) for k in ("parameters", "covariance", "iterations", "flags",
-                                           "patches", "failed")}  # fmt: skip
-
-
-def same(one, other):
-    for name, value in values(one).items():
-        np.testing.assert_array_equal(value, values(other)[name], err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +37,6 @@ def undisturbed(tmp_path_factory):
     done = run(tmp_path_factory.mktemp("run"), state, engine)
     assert done.end == "finished" and (state.iterations >= state.options.target).all()
     return state, engine, done
-
-
-def decisions(folder):
-    with closing(sqlite3.connect(Path(folder) / "ledger.db")) as db:
-        return db.execute("SELECT patch, kind, decision FROM decisions ORDER BY number").fetchall()
 
 
 @pytest.mark.parametrize(("slots", "seed"), [(2, 1), (4, 2), (100, 3)])
