@@ -7,6 +7,8 @@ SEEDS ?= 1 2 3
 ONLY ?=
 NUMBER ?= 500
 SCENE ?= galaxy
+PSF ?= moffat
+RENDER ?= galsim
 METHOD ?= nuts
 VENV ?= .venv
 WORKERS ?= 2
@@ -33,7 +35,7 @@ help:
 	@echo "make lint           ruff check and ruff format --check"
 	@echo "make reference      docs/catalogue.md from the registries of columns and flags"
 	@echo "make bench          the benchmarks (benchmarks/README.md)"
-	@echo "make calibrate      simulation-based calibration [NUMBER=500 SCENE=galaxy METHOD=nuts]"
+	@echo "make calibrate      simulation-based calibration [NUMBER=500 SCENE=galaxy PSF=moffat ...]"
 	@echo "make clean          remove demo runs and caches"
 
 setup: $(STAMP)
@@ -76,8 +78,8 @@ bench: $(STAMP)
 	$(PY) benchmarks/kernel.py
 
 calibrate: $(STAMP)
-	$(PY) benchmarks/calibration.py --number $(NUMBER) --scene $(SCENE) --method $(METHOD) \
-		--figure calibration-$(SCENE)-$(METHOD).png
+	$(PY) benchmarks/calibration run --number $(NUMBER) --scene $(SCENE) --method $(METHOD) \
+		--psf $(PSF) --render $(RENDER) --seed $(SEED) --processes $(WORKERS)
 
 clean:
 	rm -rf demo-run-* notebooks/html .pytest_cache .ruff_cache .hypothesis build dist
