@@ -6,7 +6,7 @@ import logging
 import jax
 import numpy as np
 import pytest
-from test_sample import case_of, mode_of
+from sample_case import case_of, mode_of
 
 import jaxpho.fit.chains as module
 from jaxpho.fit.checkpoint import MemoryCheckpoint, fingerprint

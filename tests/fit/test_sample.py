@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from fit_case import draw, make_case, remake, z_of
+from fit_case import z_of
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoLaplaceApproximation
 from numpyro.infer.util import log_density as numpyro_density
+from sample_case import case_of, mode_of
 
-from jaxpho.data.exposure import Nuisance
 from jaxpho.fit.draws import STATISTICS
 from jaxpho.fit.kernels import CHUNK, with_step_size
 from jaxpho.fit.models import whitened_model
@@ -26,28 +26,6 @@ from jaxpho.fit.uncertainty import laplace
 # Monte Carlo errors are compared at this many standard deviations: 30 numbers, one in 10^4
 SIGMAS = 4.0
 OPTIONS = SampleOptions(num_warmup=75, num_samples=200, num_chains=4, max_rounds=1)
-TYPES = ("sersic", "point", "point", "point")
-
-
-@cache
-def case_of(kind):
-    """One structure, so that both share the compiled sampler.
-
-    "linear": positions and shapes held, fluxes and skies free. "galaxy": one galaxy free beside
-    held stars.
-    """
-    s = remake(draw(6, TYPES, nuisances=True, flux=600.0), np.random.default_rng(3))
-    if kind == "linear":
-        sky = [Nuisance(sky="constant", sky_sigma=0.3)] * 2
-        held = (("position", "shape"), *[("position",)] * 3)
-        return make_case(s, held, nuisances=sky)
-    s = remake(draw(6, TYPES, flux=600.0), np.random.default_rng(3))
-    return make_case(s, ((), *[("all",)] * 3))
-
-
-@cache
-def mode_of(kind):
-    return case_of(kind).optimize(with_volume=True)
 
 
 @cache
