@@ -4,8 +4,11 @@
 SEED ?= 1
 RUN ?= demo-run-$(SEED)
 SEEDS ?= 1 2 3
+ONLY ?=
 NUMBER ?= 500
 SCENE ?= galaxy
+PSF ?= moffat
+RENDER ?= galsim
 METHOD ?= nuts
 VENV ?= .venv
 WORKERS ?= 2
@@ -20,18 +23,19 @@ STAMP = $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help setup lint test test-slow realdata demo demo-pulls reference bench calibrate clean
+.PHONY: help setup lint test test-slow realdata demo demo-pulls notebooks reference bench calibrate clean
 
 help:
 	@echo "make demo [SEED=1]  simulate a field with GalSim, fit it, compare with the truth"
 	@echo "make demo-pulls     the demo for SEEDS='$(SEEDS)', pulls pooled"
+	@echo "make notebooks      run the notebooks, write them as pages to notebooks/html [ONLY='01 04']"
 	@echo "make test           lint, format and all quick tests"
 	@echo "make test-slow      tests that take minutes"
 	@echo "make realdata       tests on real images (folder in JAXPHO_DATA)"
 	@echo "make lint           ruff check and ruff format --check"
 	@echo "make reference      docs/catalogue.md from the registries of columns and flags"
 	@echo "make bench          the benchmarks (benchmarks/README.md)"
-	@echo "make calibrate      simulation-based calibration [NUMBER=500 SCENE=galaxy METHOD=nuts]"
+	@echo "make calibrate      simulation-based calibration [NUMBER=500 SCENE=galaxy PSF=moffat ...]"
 	@echo "make clean          remove demo runs and caches"
 
 setup: $(STAMP)
@@ -64,6 +68,9 @@ demo-pulls: $(STAMP)
 	for seed in $(SEEDS); do $(MAKE) demo SEED=$$seed RUN=demo-run-$$seed || exit 1; done
 	$(PY) notebooks/demo/compare.py pool $(foreach s,$(SEEDS),demo-run-$(s)/fit)
 
+notebooks: $(STAMP)
+	$(PY) notebooks/run.py $(ONLY)
+
 reference: $(STAMP)
 	$(PY) -m jaxpho.output.reference docs/catalogue.md
 
@@ -71,8 +78,8 @@ bench: $(STAMP)
 	$(PY) benchmarks/kernel.py
 
 calibrate: $(STAMP)
-	$(PY) benchmarks/calibration.py --number $(NUMBER) --scene $(SCENE) --method $(METHOD) \
-		--figure calibration-$(SCENE)-$(METHOD).png
+	$(PY) benchmarks/calibration run --number $(NUMBER) --scene $(SCENE) --method $(METHOD) \
+		--psf $(PSF) --render $(RENDER) --seed $(SEED) --processes $(WORKERS)
 
 clean:
-	rm -rf demo-run-* .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf demo-run-* notebooks/html .pytest_cache .ruff_cache .hypothesis build dist

@@ -7,6 +7,7 @@ __version__ = "0.1.0.dev0"
 _PUBLIC = {
     "Exposure": "jaxpho.data.exposure",
     "FitOptions": "jaxpho.fit.options",
+    "ImageFit": "jaxpho.imagefit",
     "InputError": "jaxpho.errors",
     "Nuisance": "jaxpho.data.exposure",
     "Patch": "jaxpho.data.packing:PackedPatch",
@@ -14,8 +15,14 @@ _PUBLIC = {
     "Peak": "jaxpho.data.catalog",
     "PriorOptions": "jaxpho.fit.options",
     "SampleOptions": "jaxpho.fit.options",
+    "SceneModel": "jaxpho.fit.models",
     "exposure_from_arrays": "jaxpho.data.arrays",
+    "fit_images": "jaxpho.imagefit",
     "fit_patch": "jaxpho.fit.driver",
+    "psf_from_image": "jaxpho.prepare",
+    "scene_model": "jaxpho.fit.models",
+    "simple_wcs": "jaxpho.data.arrays",
+    "simulate_images": "jaxpho.simulate",
     "to_inference_data": "jaxpho.output.inference",
 }
 __all__ = ["__version__", *_PUBLIC]

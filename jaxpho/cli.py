@@ -84,6 +84,12 @@ def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
         action="store_true",
         help="replace the results of an earlier run (its PSF mixtures are used again)",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was stopped or killed: chains continue where they were and "
+        "end with the very draws of an undisturbed run; optima are computed again",
+    )
     parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
     parser.add_argument("--version", action="version", version=f"jaxpho {version()}")
@@ -139,10 +145,12 @@ def _fit(args) -> int:
         raise InputError("no configuration given; --init FILE writes an example")
     from jaxpho.config import load_config
 
+    if args.resume and args.overwrite:
+        raise InputError("--resume goes on with what --overwrite would delete: give one of them")
     config = load_config(args.config, args.overrides, args.output)
     folder = Path(config.output)
     if not args.dry_run:
-        claim(folder, args.overwrite, Path(args.config))
+        claim(folder, args.overwrite, Path(args.config), args.resume)
     configure_backend(config.precision, config.threads)
     terminal = log_to_terminal(args.quiet, args.verbose)
     try:
@@ -155,7 +163,7 @@ def _fit(args) -> int:
             terminal.setLevel(logging.WARNING)
             print(dry_run(config))
             try:
-                claim(folder, args.overwrite, Path(args.config))
+                claim(folder, args.overwrite, Path(args.config), args.resume)
             except InputError as error:
                 print(f"the run itself would stop: {error}")
             return 0
@@ -163,7 +171,8 @@ def _fit(args) -> int:
 
         with _LogFile(folder / "run.log"):
             log.info("jaxpho %s, configuration %s", version(), args.config)
-            return run(config, quiet=args.quiet or not sys.stderr.isatty())
+            quiet = args.quiet or not sys.stderr.isatty()
+            return run(config, quiet=quiet, fresh=args.overwrite)
     finally:
         logging.getLogger("jaxpho").removeHandler(terminal)
 

@@ -15,7 +15,7 @@ from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.options import CatalogOptions, ImageOptions
 from jaxpho.errors import InputError
 from jaxpho.example import example_yaml
-from jaxpho.fit.options import FitOptions, SampleOptions
+from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
 from jaxpho.schema import Context, build, describe, option, to_plain
 
 HEADER = """\
@@ -122,6 +122,7 @@ class Config:
     )
     sources: SourceOptions = option(SourceOptions, "how sources are modelled")
     fit: FitOptions = option(FitOptions, "priors and optimiser")
+    noise: NoiseOptions = option(NoiseOptions, "what the errors of pixels are taken for")
     sample: SampleOptions = option(SampleOptions, "posterior sampling")
     patches: PatchOptions = option(PatchOptions, "how the field is cut into joint fits")
     products: ProductOptions = option(ProductOptions, "which files are written")

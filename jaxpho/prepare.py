@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxpho.data.exposure import Exposure, PSFInput
 from jaxpho.data.fitsread import FitsFile
+from jaxpho.data.options import PSFOptions
 from jaxpho.data.psfex import PSFExModel, read_psfex
 from jaxpho.data.psfinput import read_psf_input, rotate_model
 from jaxpho.data.psfmodel import PSFModel
@@ -22,6 +23,7 @@ from jaxpho.data.psfstore import list_psf_groups, read_psf_store, write_psf_stor
 from jaxpho.data.units import number_or_key
 from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError
+from jaxpho.schema import build
 
 log = logging.getLogger("jaxpho.prepare")
 
@@ -141,6 +143,74 @@ def check_psfs(exposures: Sequence[Exposure], peaks: Sequence) -> None:
     for exposure in exposures:
         if isinstance(exposure.psf, PSFInput):
             _read_psf(exposure, peaks)
+
+
+def psf_from_image(
+    image,
+    *,
+    oversample: float = 1.0,
+    ngauss: int = NGAUSS,
+    signed: bool = False,
+    includes_pixel: bool | None = None,
+    center: str = "peak",
+    normalize: str = "unit",
+    trim: int = 0,
+) -> PSFModel:
+    """The mixture of Gaussians that stands for a PSF image, for notebooks.
+
+    Parameters
+    ----------
+    image : array
+        [ny, nx] the PSF, of any sum.
+    oversample : float
+        Samples of `image` per pixel of the exposures.
+    ngauss : int
+        Gaussians: more describe the PSF better, and take longer to fit with.
+    signed : bool
+        Allow negative Gaussians: half the residual, for space telescopes.
+    includes_pixel : bool, optional
+        The image is already integrated over the exposures' pixel; default: yes at
+        ``oversample=1``, else no.
+    center : str
+        What is put at a source's position: "peak" (fitted centre of the core), "stamp" (middle of
+        the array) or "centroid".
+    normalize : str
+        Amplitudes sum to 1 ("unit") or to the sum of the image ("stamp").
+    trim : int
+        Samples cut off every side.
+
+    Returns
+    -------
+    PSFModel
+        ``attrs`` has `residual` (largest, of the peak) and `ee_error` (of the encircled energy at
+        1-5 pixels); worse than 2 % or 1 % is warned about.
+
+    Raises
+    ------
+    InputError
+        For an image or an option that cannot be used.
+    """
+    image = np.asarray(image, float)
+    if image.ndim != 2:
+        raise InputError(f"PSF image: found {image.ndim} dimensions, expected 2")
+    given = {"ngauss": ngauss, "signed": signed, "includes_pixel": includes_pixel, "trim": trim}
+    given |= {"center": center, "normalize": normalize}
+    options = build(PSFOptions, given, path="psf_from_image")
+    includes = oversample == 1.0 if includes_pixel is None else includes_pixel
+    job = _Job([image], None, float(oversample), includes, options, "", "PSF image")
+    model = _reduced(_model_of(job, list(_fit_job(job))), job.label)
+    found = PSFQuality(model.attrs["residual"], model.attrs["ee_error"])
+    if found.notable:
+        log.warning("PSF image: %s; %s", _quality_text(found, ngauss), "more Gaussians (ngauss) or "
+                    "signed=True may help")  # fmt: skip
+    return model
+
+
+def _quality_text(found: PSFQuality, ngauss: int) -> str:
+    return (
+        f"{ngauss} Gaussians, residual {100 * found.residual:.2f} % of peak, encircled energy "
+        f"within {100 * found.ee_error:.2f} % at 1-5 px"
+    )
 
 
 def _read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:

@@ -8,13 +8,13 @@ from psfmix.model import AMP, pieces_of
 _CANDIDATES = 100
 
 
-def _stored(raw, unit, fit_bg=False):
+def _stored(raw, unit, light=1.0):
     """A mixture (ngauss, 6) as the file will have it, relative to the stamp's sum.
 
-    In float32, and with amplitudes that sum to what the file says they sum to; a background has
-    its own share of the stamp, as sampled.
+    In float32, and with amplitudes that sum to what the file says they sum to: the stamp's sum
+    less that of the background, which is `light` times the former.
     """
-    scale = np.array([unit if fit_bg else unit / raw[:, AMP].sum(), 1, 1, 1, 1, 1])
+    scale = np.array([unit * light / raw[:, AMP].sum(), 1, 1, 1, 1, 1])
     return (raw * scale).astype(np.float32) / np.array([unit, 1, 1, 1, 1, 1])
 
 
@@ -24,15 +24,15 @@ def best_draw(likelihood, raw, background, density, judge, optimum, unit):
     The one of highest likelihood among those that are no worse than the optimum in worst residual
     and encircled energy as well: at a low snr many mixtures are likely that lose the wings.
     """
-    fit_bg = density.layout.fit_bg
-    optimum = _stored(optimum, unit, fit_bg)
     level = density.best_background(optimum)
+    optimum = _stored(optimum, unit, density.light(level))
     first = density.log_likelihood(optimum, level)
     allowed = _errors(optimum, level, judge)
     order = np.argsort(-np.nan_to_num(likelihood, nan=-np.inf), axis=None)
     for flat in order[:_CANDIDATES]:
         at = tuple(int(k) for k in np.unravel_index(flat, likelihood.shape))
-        mixture, sky = _stored(raw[at], unit, fit_bg), float(background[at])
+        sky = float(background[at])
+        mixture = _stored(raw[at], unit, density.light(sky))
         value = density.log_likelihood(mixture, sky)
         if value > first and np.all(_errors(mixture, sky, judge) <= allowed):
             return (at, mixture, sky, value), first

@@ -1,129 +1,25 @@
-"""Posterior density of a Gaussian mixture given one PSF image: rows, priors, numpyro model.
+"""Posterior density of a Gaussian mixture given one PSF image: likelihood, numpyro model, mode.
 
 Inside, the stamp's usable pixels sum to 1 and lengths are native pixels. The free parameters z are
-those of `psfmix.model.to_raw`, component by component (without the amplitude when it is fixed),
-then the background in units of the peak's surface brightness when it is fitted.
+those of `psfmix.priors`.
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from jaxpho.core.gaussians import Gaussians, evaluate
+from psfmix.kernels import Rows, mixture_rows
 from psfmix.model import AMP, chain, columns, pieces_of
+from psfmix.priors import LOG_PRECISION, Prior, log_prior, prior_of, to_components
 from psfmix.target import build_target
 
 # Images of at most this many usable pixels are compared pixel by pixel, larger ones by blocks.
 EXACT_PIXELS = 10_000
 # Side of the smallest block of a larger image: the FWHM stays this many blocks wide.
 _FINE = 5.5
-# Scales of the priors, see `Prior`.
-_POSITIVE, _SIGNED = 3.0, 10.0
-_CENTRE_FWHM, _WIDTH_HALFSIZE = 2.0, 0.5
-# The logarithm of a half-normal variable has the variance pi^2 / 8.
-_LOG_PRECISION = 8 / np.pi**2
-# Fourth cumulant of a square pixel of side 1 over 4!.
-_K4 = -1 / 2880
-
-
-class Layout(NamedTuple):
-    """What a program is compiled for."""
-
-    ngauss: int
-    signed: bool
-    fix_amplitude: bool
-    fit_bg: bool
-
-    @property
-    def size(self):
-        """Number of free parameters."""
-        return self.ngauss * (6 - self.fix_amplitude) + self.fit_bg
-
-    def logarithmic(self):
-        """Mask of the free parameters that are logarithms."""
-        block = [False, False, True, False, True]
-        if not self.fix_amplitude:
-            block = [not self.signed, *block]
-        return np.array(block * self.ngauss + [False] * self.fit_bg)
-
-
-class Prior(NamedTuple):
-    """Weak, proper priors; all normal with mean zero unless said otherwise.
-
-    Attributes
-    ----------
-    amplitude : Array
-        Standard deviation of an amplitude, in units of the stamp's sum: 3 (half-normal) for
-        positive ones, 10 for signed ones, which cancel.
-    x, y : Array
-        Mean of the centres: centroid of the core.
-    centre : Array
-        Standard deviation of the centres, twice the FWHM.
-    width : Array
-        Standard deviation of the elements of L (the covariance is floor^2 I + L L^T): half of the
-        stamp's half width. Half-normal for the diagonal.
-
-    The background is in units of the peak and has a standard deviation of 1.
-    """
-
-    amplitude: jax.Array
-    x: jax.Array
-    y: jax.Array
-    centre: jax.Array
-    width: jax.Array
-
-    def moments(self, layout, xp=jnp):
-        """Mean and standard deviation [layout.size], of exp(z) where z is a logarithm."""
-        zero = xp.zeros_like(self.width)
-        mean = [self.x, self.y, zero, zero, zero]
-        deviation = [self.centre, self.centre, self.width, self.width, self.width]
-        if not layout.fix_amplitude:
-            mean, deviation = [zero, *mean], [self.amplitude, *deviation]
-        mean = mean * layout.ngauss + [zero] * layout.fit_bg
-        deviation = deviation * layout.ngauss + [zero + 1] * layout.fit_bg
-        return xp.stack(mean), xp.stack(deviation)
-
-
-class Rows(NamedTuple):
-    """The image as the likelihood sees it, and a mixture that densities are relative to.
-
-    Attributes
-    ----------
-    x, y : Array
-        [row] centres of pixels or blocks.
-    variance : Array
-        [row] variance of the square that a row is averaged over.
-    weight : Array
-        [row] one over the error of a row's mean surface brightness.
-    residual : Array
-        [row] (reference - data) times weight.
-    pixel : Array
-        [] side of the image pixel that is integrated over, 0 when it is part of the mixture.
-    floor : Array
-        [] smallest sigma.
-    peak : Array
-        [] unit of the background.
-    amplitude : Array
-        [ngauss] amplitudes where they are fixed.
-    reference : Array
-        [row] model of the reference mixture.
-    """
-
-    x: jax.Array
-    y: jax.Array
-    variance: jax.Array
-    weight: jax.Array
-    residual: jax.Array
-    pixel: jax.Array
-    floor: jax.Array
-    peak: jax.Array
-    amplitude: jax.Array
-    reference: jax.Array
 
 
 def likelihood_target(image, **layout):
@@ -157,125 +53,16 @@ def likelihood_target(image, **layout):
     )
 
 
-def prior_of(target, signed):
-    """The priors for an image, as Python floats."""
-    return Prior(
-        _SIGNED if signed else _POSITIVE,
-        *target.ee_center,
-        _CENTRE_FWHM * max(target.fwhm, 1.0),
-        _WIDTH_HALFSIZE * target.halfsize,
-    )
-
-
-def to_components(z, amplitude, floor, layout, xp=jnp):
-    """Free parameters to mixtures.
-
-    Parameters
-    ----------
-    z : array (..., layout.size)
-    amplitude : array (ngauss,)
-        Used when amplitudes are fixed.
-    floor : float
-        Smallest sigma, native pixels.
-    layout : Layout
-    xp : module
-        numpy or jax.numpy.
-
-    Returns
-    -------
-    array (..., ngauss, 6)
-        amp, x, y, Cxx, Cyy, Cxy.
-    background : array (...,)
-        In units of the peak.
-    """
-    n = layout.ngauss
-    background = z[..., -1] if layout.fit_bg else xp.zeros_like(z[..., 0])
-    parts = z[..., : n * (6 - layout.fix_amplitude)].reshape(*z.shape[:-1], n, -1)
-    if layout.fix_amplitude:
-        amp = xp.broadcast_to(amplitude, parts.shape[:-1])
-    else:
-        amp = parts[..., 0] if layout.signed else xp.exp(parts[..., 0])
-        parts = parts[..., 1:]
-    x, y = parts[..., 0], parts[..., 1]
-    l11, l21, l22 = xp.exp(parts[..., 2]), parts[..., 3], xp.exp(parts[..., 4])
-    cxx, cyy = floor**2 + l11 * l11, floor**2 + l21 * l21 + l22 * l22
-    return xp.stack([amp, x, y, cxx, cyy, l11 * l21], -1), background
-
-
 def model_rows(z, rows, layout):
     """Mean surface brightness [row] of the mixture and the background."""
     raw, background = to_components(z, rows.amplitude, rows.floor, layout)
     return mixture_rows(raw, rows) + background * rows.peak
 
 
-@jax.custom_vjp
-def mixture_rows(raw, rows):
-    """Mean surface brightness [row] of a mixture (ngauss, 6)."""
-    g, *_, pixel = _images(raw, rows)
-    return jnp.sum(evaluate(g, rows.x, rows.y) * pixel, 0)
-
-
-def _images(raw, rows):
-    """Gaussians, F = inverse covariance, F d and the term of the pixel; all [ngauss, row]."""
-    amp, x, y, cxx, cyy, cxy = (raw[:, k, None] for k in range(6))
-    g = Gaussians(amp, x, y, cxx + rows.variance, cyy + rows.variance, cxy)
-    det = g.cxx * g.cyy - cxy * cxy
-    fxx, fyy, fxy = g.cyy / det, g.cxx / det, -cxy / det
-    dx, dy = rows.x - x, rows.y - y
-    vx, vy = fxx * dx + fxy * dy, fxy * dx + fyy * dy
-    # fourth cumulant of the square pixel, as in jaxpho.core.pixel
-    pixel = 1 + _K4 * rows.pixel**4 * (_hermite4(vx, fxx) + _hermite4(vy, fyy))
-    return g, (fxx, fyy, fxy), (vx, vy), pixel
-
-
-def _hermite4(v, f):
-    v2 = v * v
-    return v2 * (v2 - 6 * f) + 3 * f * f
-
-
-def _mixture_forward(raw, rows):
-    return mixture_rows(raw, rows), (raw, rows)
-
-
-def _mixture_backward(saved, cotangent):
-    """Derivatives written out: reverse mode spends ten times the time of the model on sums."""
-    raw, rows = saved
-    g, (fxx, fyy, fxy), (vx, vy), pixel = _images(raw, rows)
-    density = evaluate(g._replace(flux=jnp.ones_like(g.flux)), rows.x, rows.y)
-    k = _K4 * rows.pixel**4
-    # derivatives of the pixel's term with respect to vx, vy, fxx, fyy
-    tx, ty = k * 4 * vx * (vx * vx - 3 * fxx), k * 4 * vy * (vy * vy - 3 * fyy)
-    qx, qy = k * 6 * (fxx - vx * vx), k * 6 * (fyy - vy * vy)
-    px, py = tx * fxx + ty * fxy, tx * fxy + ty * fyy
-    slopes = (
-        pixel * vx - px,
-        pixel * vy - py,
-        0.5 * pixel * (vx * vx - fxx) - vx * px - qx * fxx * fxx - qy * fxy * fxy,
-        0.5 * pixel * (vy * vy - fyy) - vy * py - qx * fxy * fxy - qy * fyy * fyy,
-        pixel * (vx * vy - fxy) - vx * py - vy * px - 2 * fxy * (qx * fxx + qy * fyy),
-    )
-    # the barrier keeps every image from being computed again for each of the sums
-    images = jax.lax.optimization_barrier(tuple(density * s for s in (pixel, *slopes)))
-    sums = [jnp.sum(image * cotangent, 1) for image in images]
-    return jnp.stack([sums[0], *(g.flux[:, 0] * total for total in sums[1:])], -1), None
-
-
-mixture_rows.defvjp(_mixture_forward, _mixture_backward)
-
-
 def log_likelihood(z, rows, layout):
     """Log likelihood relative to the reference, from differences: exact in float32."""
     difference = (model_rows(z, rows, layout) - rows.reference) * rows.weight
     return -0.5 * jnp.sum(difference * (difference + 2 * rows.residual))
-
-
-def log_prior(z, prior, layout):
-    """Log prior of z, up to a constant; volume of the logarithms included."""
-    mean, deviation = prior.moments(layout)
-    logarithmic = layout.logarithmic()
-    value = jnp.where(logarithmic, jnp.exp(jnp.where(logarithmic, z, 0.0)), z)
-    pull = ((value - mean) / deviation) ** 2
-    return jnp.sum(jnp.where(logarithmic, z, 0.0) - 0.5 * pull)
 
 
 def whitened_mixture(rows, prior, centre, factor, layout):
@@ -300,11 +87,14 @@ class Density:
     floor : float
     amplitude : array (ngauss,)
         Held when `layout.fix_amplitude`.
+    start_background : float, optional
+        Background of the start in units of the peak; default: what fits best with it.
     """
 
-    def __init__(self, target, sigma, layout, floor, amplitude):
+    def __init__(self, target, sigma, layout, floor, amplitude, start_background=None):
         self.target, self.layout, self.floor = target, layout, floor
         self.amplitude = np.asarray(amplitude, float)
+        self.start_background = start_background
         self.sigma, self.weight = sigma, target.weight / sigma
         self.prior = prior_of(target, layout.signed)
         self._moments = Prior(*map(np.float64, self.prior)).moments(layout, np)
@@ -322,6 +112,11 @@ class Density:
         """-chi2 / 2 of a mixture (ngauss, 6)."""
         residual = (self.rows_of(raw, background) - self.target.value) * self.weight
         return -0.5 * float(residual @ residual)
+
+    def light(self, background):
+        """The stamp's sum (1) less that of a background in units of the peak."""
+        area = self.target.image.size / self.target.oversample**2
+        return 1 - background * self.target.peak * area
 
     def evaluate(self, z):
         """Log posterior, its gradient [n] and its curvature [n, n].
@@ -352,7 +147,7 @@ class Density:
         total = -0.5 * residual @ residual + np.sum(z[log]) - 0.5 * pull @ pull
         slope = np.where(log, value, 1.0) / deviation
         gradient = -jacobian @ residual + log - pull * slope
-        curvature = jacobian @ jacobian.T + np.diag(slope**2 * (1 + log) + _LOG_PRECISION * log)
+        curvature = jacobian @ jacobian.T + np.diag(slope**2 * (1 + log) + LOG_PRECISION * log)
         return total, gradient, curvature
 
     def mode(self, z, max_steps=200):
@@ -376,9 +171,11 @@ class Density:
         return z, curvature
 
     def best_background(self, raw):
-        """Background, in units of the peak, that fits best with a mixture."""
+        """Background, in units of the peak, that goes with the start: the best, or as given."""
         if not self.layout.fit_bg:
             return 0.0
+        if self.start_background is not None:
+            return self.start_background
         left = (self.target.value - self.rows_of(raw)) * self.weight
         sky = self.target.peak * self.weight
         return float(left @ sky / (sky @ sky))

@@ -6,10 +6,15 @@ from matplotlib.colors import AsinhNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from psfmix.apertures import light_within
+
 # The stretch is linear below this part of the peak; residuals are shown to at least this much.
 _LINEAR, _LEAST = 1e-4, 1e-3
 _COLORS = ("#00c2d1", "#ffb000", "#6fdc6f", "#ff7ab6", "#b9a4ff", "#ff8c5a")
 _SMALLEST_SIGMA = 0.02
+# Half the side of the inset with all components, native px; narrower ones than this part of the
+# picture are not drawn on it.
+_CORE, _SEEN = 5.0, 0.1
 
 
 def fit_figure(fit, image, title):
@@ -38,8 +43,19 @@ def fit_figure(fit, image, title):
     for ax, picture, name in ((axes[0, 0], image, "PSF image"), (axes[0, 1], model, "mixture")):
         shown = ax.imshow(picture, origin="lower", extent=sides, norm=norm, cmap="magma")
         ax.set(title=name, xlabel="x [native pixel]", ylabel="y [native pixel]")
-        figure.colorbar(shown, ax=ax, shrink=0.8, label="flux per image pixel")
-    _ellipses(axes[0, 1], fit.parameters)
+        bar = figure.colorbar(shown, ax=ax, shrink=0.8, label="flux per image pixel")
+        decades = np.arange(np.ceil(np.log10(_LINEAR * peak)), np.log10(peak))
+        bar.set_ticks([0, *10.0**decades], labels=["0", *(f"$10^{{{d:.0f}}}$" for d in decades)])
+        bar.minorticks_off()
+    _ellipses(axes[0, 1], fit.parameters, _SEEN * np.ptp(sides[:2]))
+    # narrow components would cover the core of the whole
+    core = axes[0, 1].inset_axes([0.01, 0.01, 0.4, 0.4], xticks=[], yticks=[])
+    core.imshow(model, origin="lower", extent=sides, norm=norm, cmap="magma")
+    half = min(_CORE, sides[1])
+    core.set(xlim=(-half, half), ylim=(-half, half))
+    core.text(0.05, 0.05, f"{2 * half:g} px", transform=core.transAxes, color="w", fontsize=8)
+    core.spines[:].set_color("0.8")
+    _ellipses(core, fit.parameters, 0)
     residual = 100 * (model - image) / peak
     limit = max(np.nanmax(np.abs(residual)), 100 * _LEAST)
     shown = axes[0, 2].imshow(
@@ -66,12 +82,14 @@ def new_figure(width, height):
     return figure
 
 
-def _ellipses(ax, parameters):
-    """One sigma of every component; dashed where its amplitude is negative."""
+def _ellipses(ax, parameters, least):
+    """One sigma of components of that width or more; dashed where their amplitude is negative."""
     for k, p in enumerate(parameters):
         matrix = np.array([[p["Cxx"], p["Cxy"]], [p["Cxy"], p["Cyy"]]], float)
         value, vector = np.linalg.eigh(matrix)
         width, height = 2 * np.sqrt(np.maximum(value, 0))
+        if max(width, height) < least:
+            continue
         angle = np.degrees(np.arctan2(vector[1, 0], vector[0, 0]))
         ax.add_patch(
             Ellipse(
@@ -122,20 +140,21 @@ def _profiles(ax, fit, image, model, peak):
 
 def _energy(curve, error, fit, image, model):
     """Encircled energy of both, and the error of the mixture's."""
-    radius = _radii(fit, image.shape).ravel()
-    order = np.argsort(radius, kind="stable")
-    good = np.isfinite(image).ravel()[order]
-    values = np.where(good, image.ravel()[order], 0.0), np.where(good, model.ravel()[order], 0.0)
-    total = values[0].sum()
-    for value, style, name in zip(values, ("k-", "--"), ("image", "mixture"), strict=True):
+    outer = _radii(fit, image.shape).max()
+    least = 0.3 / fit.oversample
+    radius = np.geomspace(least, outer, 200)
+    good = np.isfinite(image)
+    total = image[good].sum()
+    for picture, style, name in ((image, "k-", "image"), (model, "--", "mixture")):
         color = {} if style == "k-" else {"color": "#d1495b"}
-        curve.plot(radius[order], np.cumsum(value) / total, style, lw=2, label=name, **color)
+        inside = light_within(np.where(good, picture, 0.0), fit.center, radius * fit.oversample)
+        curve.plot(radius, inside / total, style, lw=2, label=name, **color)
     curve.set(
-        xscale="log", xlim=(0.3 / fit.oversample, radius.max()), xlabel="radius [native pixel]",
+        xscale="log", xlim=(least, outer), xlabel="radius [native pixel]",
         ylabel="flux inside / sum of the stamp", title="encircled energy",
     )  # fmt: skip
     curve.legend(loc="lower right")
-    inside = np.asarray(fit.ee_radii) < radius.max()
+    inside = np.asarray(fit.ee_radii) < outer
     error.axhline(0, color="0.6", lw=0.8)
     error.plot(
         np.asarray(fit.ee_radii)[inside], 100 * np.asarray(fit.ee_errors)[inside], "o-",
@@ -179,6 +198,16 @@ def _shown(posterior):
     return out
 
 
+def _stored(posterior):
+    """The labels of `_shown` with the values of the stored mixture."""
+    p = posterior.parameters
+    width = np.maximum(p["Cxx"] * p["Cyy"] - p["Cxy"] ** 2.0, 0) ** 0.25
+    out = {"background": posterior.background}
+    for k, index in enumerate(np.argsort(width, kind="stable")):
+        out |= {f"amp {k + 1}": p["amp"][index], f"sigma {k + 1} [px]": width[index]}
+    return out
+
+
 def trace_figure(posterior):
     """Traces of amplitudes, widths and the likelihood, one line per chain."""
     shown = _shown(posterior)
@@ -200,10 +229,7 @@ def corner_figure(posterior):
     n = len(varied)
     figure = new_figure(1.6 * n + 1, 1.6 * n + 0.6)
     axes = figure.subplots(n, n, squeeze=False)
-    best = None
-    if posterior.best is not None:
-        at = posterior.best[0] * posterior.log_likelihood.shape[1] + posterior.best[1]
-        best = {label: value[at] for label, value in varied.items()}
+    best = _stored(posterior)
     for i, (yl, y) in enumerate(varied.items()):
         for j, (xl, x) in enumerate(varied.items()):
             ax = axes[i, j]
@@ -215,10 +241,9 @@ def corner_figure(posterior):
                 ax.set_yticks([])
             else:
                 ax.plot(x, y, ",", color="#30638e", alpha=0.5, rasterized=True)
-            if best is not None:
-                ax.axvline(best[xl], color="#d1495b", lw=0.8)
-                if i != j:
-                    ax.axhline(best[yl], color="#d1495b", lw=0.8)
+            ax.axvline(best[xl], color="#d1495b", lw=0.8)
+            if i != j:
+                ax.axhline(best[yl], color="#d1495b", lw=0.8)
             ax.tick_params(labelsize=6, labelbottom=i == n - 1, labelleft=j == 0 and i > 0)
             if i == n - 1:
                 ax.set_xlabel(xl, fontsize=8)

@@ -5,12 +5,9 @@
         --snr 20 --outname mixtures/psf.h5 --savefig --fitsout 1
 """
 
-import json
 import logging
 import os
-import platform
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script, from any directory
@@ -27,18 +24,21 @@ from jaxpho.data.psfstore import check_psf_store, write_psf_store
 from jaxpho.errors import InputError
 from jaxpho.files import replacing, safe_name
 from jaxpho.inference_data import check_arviz
+from psfmix.background import edge_level, fit_background
+from psfmix.badpixels import check_bad_pixels
 from psfmix.fit import fit_mixture, from_array
 from psfmix.inputs import read_psf_image
 from psfmix.ladder import choose, columns, fit_ladder, format_table
-from psfmix.options import fraction, grid_of, make_parser, sizes_of
+from psfmix.optioncheck import check_options, parse
+from psfmix.options import fraction, grid_of, sizes_of
 from psfmix.products import write_draws, write_fits, write_star_fits
+from psfmix.provenance import provenance_of, provenance_of_image
 from psfmix.reduced_store import check_reduced_options, with_reduced
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.make_psf")
 
 WRONG_INPUT, INTERRUPTED = 2, 130
-_PACKAGES = ("jaxpho", "jax", "numpyro", "numpy", "scipy", "astropy", "h5py")
 
 
 def convert_psf_data(mixture, *, shape, oversample=1.0, nradii=9, includes_pixel=False):
@@ -93,11 +93,12 @@ def convert_psf_data(mixture, *, shape, oversample=1.0, nradii=9, includes_pixel
 
 def main(argv=None):
     """Run `make-psf`; returns the exit code."""
-    args = make_parser().parse_args(argv)
     logger, handler = logging.getLogger("psfmix"), logging.StreamHandler()
-    logger.setLevel(logging.WARNING if args.quiet else logging.INFO)
     logger.addHandler(handler)
+    level = logger.level
     try:
+        args = parse(argv)
+        logger.setLevel(logging.WARNING if args.quiet else logging.INFO)
         run(args)
     except InputError as error:
         print(f"make-psf: {error}", file=sys.stderr)
@@ -107,20 +108,19 @@ def main(argv=None):
         return INTERRUPTED
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
     return 0
 
 
 def run(args):
     """Read, fit, sample, store, draw; raises InputError before anything is changed."""
     sizes = sizes_of(args)
-    if not args.band.strip("/ "):
-        raise InputError(f"--band is {args.band!r}; expected a name")
+    check_options(args)
     check_psf_store(args.outname, args.band, bool(args.overwrite))
     if args.arviz:
         _check_draws(args)
     check_reduced_options(args)
-    if args.psf_image is None and args.stars is None:
-        raise InputError("neither --psf_image nor --stars is given; expected one of them, or both")
+    _check_outputs(args)
     work = _stars if args.stars else _varying if args.locations or args.grid else _single
     written = work(args, sizes)
     log.info("wrote %s", ", ".join(map(str, written)))
@@ -137,38 +137,48 @@ def _single(args, sizes):
     layout = {
         "oversample": source.oversample, "normalize": args.normalize, "trim": args.trim,
     }  # fmt: skip
+    offset = edge_level(source.image, args.trim)[0] if args.fit_bg else 0.0
     try:
-        trimmed, *_, total = check_image(source.image, ngauss=max(sizes), **layout)
+        trimmed, *_, total = check_image(source.image - offset, ngauss=max(sizes), **layout)
+        trimmed = trimmed + offset
         log.info(
             "%s[%s]: %d x %d pixels, %g a native pixel (%s), sum %.4f",
             source.path.name, source.ext, *trimmed.shape[::-1], source.oversample,
             source.oversample_from, total,
         )  # fmt: skip
+        check_bad_pixels(trimmed, f"{source.path.name}[{source.ext}]")
+        trimmed = np.where(np.isfinite(trimmed), trimmed, np.nan)
         layout |= {"includes_pixel": args.psf_includes_pixel, "signed": args.signed}
-        rungs = posterior = None
+        rungs = posterior = start = None
+        background, image = 0.0, source.image
+        if args.fit_bg:
+            background, start = fit_background(image, ngauss=sizes[-1], **layout)
+            image = image - background
         if len(sizes) > 1:
-            rungs = list(_climb(source.image, sizes, layout, args.quiet))
+            rungs = list(_climb(image, sizes, layout, args.quiet))
             fit = _chosen(rungs, args.ngauss, tolerance)
         else:
-            fit = fit_mixture(source.image, ngauss=sizes[0], **layout)
+            fit = fit_mixture(image, ngauss=sizes[0], start=start, **layout)
         if args.method == "nuts":
-            posterior = _sample(args, source.image, fit, layout)
-            fit = posterior.fit
+            posterior = _sample(args, image, fit, layout, background)
+            fit, background = posterior.fit, posterior.background
     except InputError as error:
         raise InputError(f"{args.psf_image}: {error}") from error
-    provenance = provenance_of(args) | provenance_of_image(source, fit, posterior)
+    provenance = provenance_of(args) | provenance_of_image(source, fit, background, posterior)
     model = PSFModel(
         fit.parameters, includes_pixel=fit.includes_pixel, amplitude_sum=args.normalize
     )
     written = _store(args, model, provenance)
-    image = trimmed / total if args.normalize == "unit" else trimmed
+    if args.normalize == "unit":  # of the light without the background
+        total = total - (background - offset) * trimmed.size
+        trimmed, background = trimmed / total, background / total
     if args.fitsout:
-        written.append(_beside(args, ".fits"))
-        write_fits(written[-1], fit, image, provenance, columns(rungs) if rungs else None)
+        table = columns(rungs) if rungs else None
+        written += _put(args, ".fits", write_fits, fit, trimmed, provenance, table, background)
     if args.arviz:
-        written.append(_beside(args, "_posterior.nc"))
-        write_draws(written[-1], posterior, provenance)
+        written += _put(args, "_posterior.nc", write_draws, posterior, provenance)
     if args.savefig or args.show:
+        image = trimmed - background
         written += _save(args, _figures(args, fit, image, posterior, rungs, tolerance))
     return written
 
@@ -197,6 +207,7 @@ def _varying(args, sizes):
     """A grid of images; returns the files written."""
     from psfmix.figures import varying_figure
     from psfmix.piffmodel import is_piff, piff_grid
+    from psfmix.products import write_grid_fits
     from psfmix.varying import fit_varying, psfex_grid, read_grid
 
     if len(sizes) > 1:
@@ -208,19 +219,30 @@ def _varying(args, sizes):
         evaluate = piff_grid if is_piff(args.psf_image) else psfex_grid
         found = evaluate(args.psf_image, (nx, ny), number, args.ext)
     else:
-        found = read_grid(args.psf_image, args.locations, args.ext, args.oversample)
+        found = read_grid(
+            args.psf_image, args.locations, args.ext, args.oversample, args.sci_pix_scale
+        )
     options = {"signed": args.signed, "normalize": args.normalize, "trim": args.trim}
     if found.includes_pixel is None:
         options["includes_pixel"] = args.psf_includes_pixel
     log.info("%d positions; varying PSFs are optimised, not sampled", len(found.images))
+    stamp = {
+        "oversample": found.oversample, "normalize": args.normalize, "trim": args.trim,
+    }  # fmt: skip
     try:
+        for k, image in enumerate(found.images):
+            check_bad_pixels(check_image(image, **stamp)[0], f"position {k}")
         model, errors = fit_varying(found, ngauss=sizes[0], progress=not args.quiet, **options)
     except InputError as error:
         raise InputError(f"{args.psf_image}: {error}") from error
     provenance = provenance_of(args) | {
         "image": Path(args.psf_image).name, "oversample": found.oversample, "method": "map",
+        **found.provenance,
     }  # fmt: skip
     written = _store(args, model, provenance)
+    if args.fitsout:
+        images = [check_image(image, **stamp)[0::4] for image in found.images]
+        written += _put(args, ".fits", write_grid_fits, model, images, found.oversample, provenance)
     if args.savefig or args.show:
         written += _save(args, {"": varying_figure(model, errors, args.band)})
     return written
@@ -234,8 +256,7 @@ def _stars(args, sizes):
     provenance = provenance_of(args) | found.provenance
     written = _store(args, found.model, provenance)
     if args.fitsout:
-        written.append(_beside(args, ".fits"))
-        write_star_fits(written[-1], found.fit, found.model, provenance)
+        written += _put(args, ".fits", write_star_fits, found.fit, found.model, provenance)
     if args.savefig or args.show:
         from psfmix.starfigures import residual_figure, star_figure
 
@@ -277,14 +298,40 @@ def _beside(args, ending):
     return stem.with_name(f"{stem.name}_{safe_name(args.band)}{ending}")
 
 
+def _check_outputs(args):
+    """Raise InputError where a folder is in the way of a file beside the store."""
+    for ending in (".fits", ".png", "_ladder.png", "_trace.png", "_corner.png", "_stars.png"):
+        path = _beside(args, ending)
+        wanted = args.fitsout if ending == ".fits" else args.savefig or args.show
+        if wanted and path.is_dir():
+            raise InputError(f"{path} is a folder; expected to write a file of that name")
+
+
+def _put(args, ending, write, *content):
+    """Call ``write(path, *content)`` for a file beside the store; returns the path in a list."""
+    path = _beside(args, ending)
+    try:
+        write(path, *content)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written ({error.strerror or error}); the mixture itself is in "
+            f"{args.outname}"
+        ) from error
+    return [path]
+
+
 def _save(args, figures):
     """Write figures {ending: figure}; returns their paths."""
-    paths = []
-    for name, figure in figures.items():
-        paths.append(_beside(args, f"{name}.png"))
-        with replacing(paths[-1]) as temporary:
+
+    def write(path, figure):
+        with replacing(path) as temporary:
             figure.savefig(temporary, dpi=110)
-    return paths
+
+    return [
+        path
+        for name, figure in figures.items()
+        for path in _put(args, f"{name}.png", write, figure)
+    ]
 
 
 def _climb(image, sizes, layout, quiet):
@@ -295,58 +342,20 @@ def _climb(image, sizes, layout, quiet):
     yield from tqdm(rungs, total=len(sizes), desc="ladder", disable=quiet)
 
 
-def _sample(args, image, fit, layout):
-    """The posterior around the optimum."""
+def _sample(args, image, fit, layout, background):
+    """The posterior around the optimum of an image less its background."""
     from psfmix.nuts import sample_mixture  # JAX takes seconds to load; --method map needs none
 
-    return sample_mixture(
+    found = sample_mixture(
         image, fit, snr=args.snr, fix_amplitude=args.fix_amplitude, fit_bg=args.fit_bg,
         num_warmup=args.num_warmup, num_samples=args.num_samples, num_chains=args.num_chains,
-        seed=args.seed, progress=not args.quiet, **layout,
+        seed=args.seed, progress=not args.quiet, start_background=0.0, **layout,
     )  # fmt: skip
-
-
-def provenance_of(args):
-    """Attributes of the stored group: options and versions."""
-    out = {
-        "trim": args.trim,
-        "signed": bool(args.signed),
-        "options": json.dumps({k: v for k, v in vars(args).items() if k != "psf_image"}),
-        "python": platform.python_version(),
-    }
-    if args.sci_pix_scale is not None:
-        out["sci_pix_scale"] = args.sci_pix_scale
-    for name in _PACKAGES:
-        try:
-            out[f"version_{name}"] = version(name)
-        except PackageNotFoundError:
-            out[f"version_{name}"] = "unknown"
-    return out
-
-
-def provenance_of_image(source, fit, posterior=None):
-    """Attributes of the stored group: the image, and how good the mixture is."""
-    out = {
-        "image": source.path.name,
-        "image_ext": source.ext,
-        "image_sha256": source.checksum,
-        "oversample": source.oversample,
-        "oversample_from": source.oversample_from,
-        "residual": fit.residual,
-        "ee_error": fit.ee_error,
-        "centroid_error": fit.centroid_error,
-        "method": "map" if posterior is None else "nuts",
-    }
-    if posterior is not None:
-        out |= {
-            "sigma": posterior.sigma,
-            "log_likelihood": posterior.best_log_likelihood,
-            "log_likelihood_optimum": posterior.optimum_log_likelihood,
-            "divergences": posterior.divergences,
-            "background": posterior.background,
-            "seed": posterior.seed,
-        }
-    return out
+    if not args.fit_bg:
+        return found
+    plain = {name: layout[name] for name in ("oversample", "normalize", "trim")}
+    *_, total = check_image(image, **plain)
+    return found.with_background(background, total if args.normalize == "unit" else 1.0)
 
 
 def _figures(args, fit, image, posterior, rungs, tolerance):
@@ -355,6 +364,7 @@ def _figures(args, fit, image, posterior, rungs, tolerance):
 
     kind = "signed " if fit.signed else ""
     title = f"{args.band}: {len(fit.parameters)} {kind}Gaussians, {Path(args.psf_image).name}"
+    title += " less its background" if args.fit_bg else ""
     figures = {"": fit_figure(fit, image, title)}
     if rungs:
         figures["_ladder"] = ladder_figure(rungs, len(fit.parameters), tolerance)

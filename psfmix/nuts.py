@@ -1,7 +1,6 @@
 """The posterior of a Gaussian mixture given one PSF image, by numpyro's NUTS."""
 
 import logging
-import operator
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -15,18 +14,19 @@ from tqdm import tqdm
 
 from jaxpho.errors import InputError
 from psfmix.choice import best_draw
-from psfmix.density import (
-    Density,
-    Layout,
-    Prior,
-    Rows,
-    likelihood_target,
-    log_likelihood,
-    whitened_mixture,
-)
+from psfmix.density import Density, likelihood_target, log_likelihood, whitened_mixture
 from psfmix.fit import MixtureFit, build_targets, floor_of, from_array, measure, to_array
+from psfmix.kernels import Rows
 from psfmix.model import AMP, to_free
-from psfmix.posterior import BACKGROUND, COMPONENT_NAMES, MixturePosterior, diagnose
+from psfmix.optioncheck import check_sampling
+from psfmix.posterior import (
+    BACKGROUND,
+    COMPONENT_NAMES,
+    MixturePosterior,
+    diagnose,
+    in_order_of_width,
+)
+from psfmix.priors import Layout, Prior
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.nuts")
@@ -121,6 +121,7 @@ def sample_mixture(
     signed=False,
     fix_amplitude=False,
     fit_bg=False,
+    start_background=None,
     num_warmup=300,
     num_samples=500,
     num_chains=2,
@@ -136,7 +137,7 @@ def sample_mixture(
     sigma = max(image) / snr. They are compared one by one for images of up to 10000 pixels, and
     far from the core in blocks for larger ones (see `psfmix.density.likelihood_target`); the
     encircled-energy rows of the optimiser are sums of the same pixels and do not count again.
-    Priors are weak and proper (see `psfmix.density.Prior`). Amplitudes are logarithmic (linear when
+    Priors are weak and proper (see `psfmix.priors.Prior`). Amplitudes are logarithmic (linear when
     `signed`) and their sum is free: how much the noise leaves open is part of the posterior.
 
     The chains start around the mode that is nearest to the optimum, in coordinates whitened with
@@ -158,7 +159,10 @@ def sample_mixture(
     fix_amplitude : bool
         Hold the amplitudes at the optimum's.
     fit_bg : bool
-        Add a constant background.
+        Add a constant background. Amplitudes of the stored mixture then sum to the stamp's sum
+        less that of its background (or to 1), those of draws to what they were drawn as.
+    start_background : float, optional
+        Background that belongs to the start, in units of the peak; default: what fits best.
     num_warmup, num_samples : int
         Iterations of each chain; warm-up is rounded up to a multiple of 25.
     num_chains : int
@@ -177,13 +181,7 @@ def sample_mixture(
         The image, the start or an option cannot be used.
     """
     counts = {"num_warmup": num_warmup, "num_samples": num_samples, "num_chains": num_chains}
-    for name, value in counts.items():
-        if not _is_integer(value) or value < 1:
-            raise InputError(f"{name} is {value!r}; expected a positive integer")
-    if not (_is_integer(seed) and 0 <= seed < 2**32):
-        raise InputError(f"seed is {seed!r}; expected an integer from 0 to 2^32 - 1")
-    if not (np.isfinite(snr) and snr > 0):
-        raise InputError(f"snr is {snr}; expected a positive number")
+    check_sampling(counts, seed, snr)
     if floor is not None and not (np.isfinite(floor) and floor > 0):
         raise InputError(f"floor is {floor}; expected a positive number of pixels")
     *_, total = check_image(
@@ -206,18 +204,13 @@ def sample_mixture(
         raise InputError(
             f"{kind.size} free parameters for a PSF image with {len(target.x)} usable samples"
         )
-    density = Density(target, target.peak / snr, kind, float(floor), optimum[:, AMP])
+    density = Density(
+        target, target.peak / snr, kind, float(floor), optimum[:, AMP], start_background
+    )
     centre, curvature = density.mode(_free(optimum, density))
     found = _run(density, centre, curvature, counts, seed, progress)
     judge, _ = build_targets(image, **layout)
     return _posterior(found, density, judge, optimum, unit, normalize, includes_pixel, counts, seed)
-
-
-def _is_integer(value):
-    try:
-        return not isinstance(value, bool) and operator.index(value) == value
-    except TypeError:
-        return False
 
 
 def _optimum(start, target, unit, total, normalize, includes_pixel, signed):
@@ -316,7 +309,9 @@ def _posterior(found, density, judge, optimum, unit, normalize, includes_pixel, 
     sky = target.peak * unit / target.oversample**2
     if layout.fit_bg:
         draws[BACKGROUND] = background * sky
-    rhat, ess = diagnose(draws)
+    sampled_rhat, sampled_ess = diagnose(draws)
+    # Components of equal width trade places: as sampled, each would look like two.
+    rhat, ess = diagnose(in_order_of_width(draws))
     worst = max((np.nanmax(r) for r in rhat.values() if np.any(np.isfinite(r))), default=np.nan)
     if worst > _MAX_RHAT:
         log.warning(
@@ -324,10 +319,11 @@ def _posterior(found, density, judge, optimum, unit, normalize, includes_pixel, 
             "draws of single components mean little, the stored mixture does not depend on them",
             worst,
         )
-    parameters = from_array(chosen * scale)
+    light = density.light(level) if normalize == "unit" else 1.0
+    parameters = from_array(chosen * scale / [light, 1, 1, 1, 1, 1])
     fit = measure(
         parameters,
-        replace(target, image=target.image * unit - level * sky, total=unit),
+        replace(target, image=(target.image * unit - level * sky) / light, total=unit / light),
         includes_pixel,
         normalize,
         layout.signed,
@@ -348,8 +344,8 @@ def _posterior(found, density, judge, optimum, unit, normalize, includes_pixel, 
         draws=draws,
         log_likelihood=found["log_likelihood"],
         divergences=found["divergences"],
-        rhat=rhat,
-        ess=ess,
+        rhat=sampled_rhat,
+        ess=sampled_ess,
         num_gradients=found["num_gradients"],
         best=at,
         best_log_likelihood=value,

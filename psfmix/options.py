@@ -1,6 +1,7 @@
 """The arguments of `make-psf`."""
 
 import argparse
+import re
 
 import numpy as np
 
@@ -27,20 +28,35 @@ exit codes: 0 done, 2 wrong input (nothing is changed then).
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains in one sentence, as everything else does."""
+
+    _KINDS = {"float": "a number", "int": "a whole number"}
+
+    def error(self, message):
+        """Raise InputError instead of printing the usage."""
+        found = re.fullmatch(r"argument ([^/\s]+)\S*: invalid (\w+) value: (.*)", message)
+        if found and found[2] in self._KINDS:
+            raise InputError(f"{found[1]} is {found[3]}; expected {self._KINDS[found[2]]}")
+        raise InputError(f"{message.removeprefix('argument ')} (make-psf --help lists all options)")
+
+
 def make_parser():
     """The arguments."""
-    p = argparse.ArgumentParser(
+    p = _Parser(
         "make-psf", description=DESCRIPTION, epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     g = p.add_argument_group("image")
     g.add_argument("--band", required=True, help="name of the group in the store; wins over FILTER")
     g.add_argument(
-        "--psf_image", "--psf_image_name", metavar="FITS",
-        help="image of the PSF (with --stars: science image that the stars are cut from)",
+        "--psf_image", "--psf_image_name", metavar="FILE",
+        help="image of the PSF, FITS or HDF5 (with --stars: science image to cut the stars from)",
     )  # fmt: skip
     g.add_argument(
-        "--ext", help="extension, number or name (default: 0, or the first with an image)"
+        "--ext",
+        help="FITS extension, number or name (default: 0, or the first with an image); HDF5: path "
+        "of the data set (default: the first image)",
     )
     g.add_argument(
         "--locations", metavar="TABLE",
@@ -87,6 +103,11 @@ def make_parser():
         help="store the smallest mixture of the ladder (default 1:10) whose residual is at most R "
         "of the peak, such as 1%% or .01",
     )  # fmt: skip
+    g.add_argument(
+        "--fit_bg", action="store_true",
+        help="fit a constant background of the image too, in the optimum and in the draws; it is "
+        "not part of the stored mixture, whose amplitudes sum to the image less the background",
+    )  # fmt: skip
     g.add_argument("--method", choices=("nuts", "map"), default="nuts", help="map: optimum only")
     g = p.add_argument_group("sampling")
     g.add_argument(
@@ -95,7 +116,6 @@ def make_parser():
     g.add_argument(
         "--fix_amplitude", action="store_true", help="hold the amplitudes at the optimum's"
     )
-    g.add_argument("--fit_bg", action="store_true", help="add a constant background to the model")
     g.add_argument("--num_warmup", type=int, default=300, help="iterations a chain (default 300)")
     g.add_argument("--num_samples", type=int, default=500, help="draws a chain (default 500)")
     g.add_argument("--num_chains", type=int, default=2, help="chains (default 2)")
@@ -207,6 +227,8 @@ def sizes_of(args):
         raise InputError(f"--ngauss is {args.ngauss}; expected 1 to {LARGEST}")
     if args.nradii < 1:
         raise InputError(f"--nradii is {args.nradii}; expected at least 1")
+    if args.tolerance is not None:
+        fraction(args.tolerance)
     if args.ladder is None and args.tolerance is None:
         return [args.ngauss]
     text = args.ladder or "1:10"

@@ -9,6 +9,7 @@ import numpy as np
 from astropy.io import fits
 
 from jaxpho.errors import InputError
+from psfmix.provenance import model_provenance
 from psfmix.varying import PSFGrid, grid_places
 
 log = logging.getLogger("psfmix.piff")
@@ -102,7 +103,8 @@ def piff_grid(path, shape, number, chip=None):
         "inside" if methods == {"no_pixel"} else "left out",
     )  # fmt: skip
     images = [np.asarray(image, float) for image in images]
-    return PSFGrid(images, places, float(_OVERSAMPLE), methods == {"no_pixel"})
+    provenance = model_provenance(path, chip, "PIFF model")
+    return PSFGrid(images, places, float(_OVERSAMPLE), methods == {"no_pixel"}, provenance)
 
 
 def _profile(model, x, y, chip):

@@ -1,6 +1,6 @@
 """Draws of a Gaussian mixture's posterior, their diagnostics and summaries."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
@@ -79,6 +79,26 @@ class MixturePosterior:
         """Number of components."""
         return len(self.parameters)
 
+    def with_background(self, level, unit=1.0):
+        """The same where a constant had been taken off the image before sampling.
+
+        Parameters
+        ----------
+        level : float
+            The constant per image pixel, in the image's unit.
+        unit : float
+            What the image was divided by (its sum, for amplitudes that sum to 1): backgrounds are
+            then in the image's unit as well.
+
+        Returns
+        -------
+        MixturePosterior
+        """
+        draws = dict(self.draws)
+        if BACKGROUND in draws:
+            draws[BACKGROUND] = level + unit * draws[BACKGROUND]
+        return replace(self, draws=draws, background=level + unit * self.background)
+
     def ordered(self, order="width"):
         """Draws with components sorted in every draw.
 
@@ -100,12 +120,7 @@ class MixturePosterior:
             raise InputError(f"order of components is {order!r}; expected one of {ORDERS}")
         if order == "start":
             return dict(self.draws)
-        width = self.draws["Cxx"] * self.draws["Cyy"] - self.draws["Cxy"] ** 2
-        rank = np.argsort(width, axis=-1, kind="stable")
-        return {
-            name: np.take_along_axis(value, rank, -1) if name in COMPONENT_NAMES else value
-            for name, value in self.draws.items()
-        }
+        return in_order_of_width(self.draws)
 
     def summary(self, order="width", probability=0.68):
         """Median, central interval, R-hat and effective sample size of every parameter.
@@ -137,6 +152,16 @@ class MixturePosterior:
                 "ess": ess[name],
             }
         return out
+
+
+def in_order_of_width(draws):
+    """Draws (dict of arrays, as in `MixturePosterior`) with components sorted in every draw."""
+    width = draws["Cxx"] * draws["Cyy"] - draws["Cxy"] ** 2
+    rank = np.argsort(width, axis=-1, kind="stable")
+    return {
+        name: np.take_along_axis(value, rank, -1) if name in COMPONENT_NAMES else value
+        for name, value in draws.items()
+    }
 
 
 def diagnose(draws):

@@ -6,6 +6,7 @@ from astropy.table import Table
 
 from jaxpho.files import ascii_text, replacing
 from jaxpho.inference_data import Groups, scalars, write_groups
+from psfmix.fit import render_parameters
 
 UNITS = {
     "amp": "", "xcr": "pixel", "ycr": "pixel", "Cxx": "pixel2", "Cyy": "pixel2", "Cxy": "pixel2",
@@ -13,7 +14,7 @@ UNITS = {
 }  # fmt: skip
 
 
-def write_fits(path, fit, image, provenance, ladder=None):
+def write_fits(path, fit, image, provenance, ladder=None, background=0.0):
     """Target, model, residual and table of parameters as extensions of one FITS file.
 
     Parameters
@@ -27,8 +28,10 @@ def write_fits(path, fit, image, provenance, ladder=None):
         Numbers and texts for the primary header; keys may be long.
     ladder : dict, optional
         Columns {name: (unit, values, format)} of a further table.
+    background : float
+        Per image pixel, in the image's unit; part of MODEL.
     """
-    model = fit.render()
+    model = fit.render() + background
     primary = fits.PrimaryHDU()
     header = primary.header
     header["OVERSAMP"] = (fit.oversample, "image pixels per native pixel")
@@ -38,6 +41,7 @@ def write_fits(path, fit, image, provenance, ladder=None):
         header["EEERROR"] = (fit.ee_error, "encircled energy at 1-5 px / stamp")
     header["CENERROR"] = (fit.centroid_error, "largest error of weighted centroids, native px")
     header["PIXINCL"] = (bool(fit.includes_pixel), "the mixture includes the native pixel")
+    header["BACKGRND"] = (background, "constant of MODEL beside the mixture, per pixel")
     for key, value in provenance.items():
         header.add_history(ascii_text(f"{key} = {value}"))
     table = Table(
@@ -59,6 +63,67 @@ def write_fits(path, fit, image, provenance, ladder=None):
         hdus.append(fits.BinTableHDU(columns, name="LADDER"))
     with replacing(path) as temporary:
         fits.HDUList(hdus).writeto(temporary, overwrite=True)
+
+
+def write_grid_fits(path, model, images, oversample, provenance):
+    """Targets, models, residuals and parameters of a varying PSF as one FITS file.
+
+    TARGET, MODEL and RESIDUAL (model - target) are cubes with one plane a position, or one
+    extension a position (EXTVER, from 1) where images differ in size; PARAMETERS has one row for
+    each Gaussian of each position.
+
+    Parameters
+    ----------
+    path : path
+        Replaced if it exists.
+    model : PSFModel
+    images : list of (image, total)
+        Trimmed images (ny, nx), and what they are divided by for amplitudes that sum to 1.
+    oversample : float
+        Image pixels per native pixel.
+    provenance : dict
+        Numbers and texts for the primary header; keys may be long.
+    """
+    primary = fits.PrimaryHDU()
+    primary.header["OVERSAMP"] = (oversample, "image pixels per native pixel")
+    primary.header["NGAUSS"] = (model.parameters.shape[1], "Gaussians")
+    primary.header["PIXINCL"] = (
+        bool(model.includes_pixel),
+        "the mixture includes the native pixel",
+    )
+    for key, value in provenance.items():
+        primary.header.add_history(ascii_text(f"{key} = {value}"))
+    targets = [image / (total if model.amplitude_sum == "unit" else 1.0) for image, total in images]
+    models = [
+        render_parameters(p, target.shape, oversample, includes_pixel=model.includes_pixel)
+        for p, target in zip(model.parameters, targets, strict=True)
+    ]
+    pictures = {
+        "TARGET": targets,
+        "MODEL": models,
+        "RESIDUAL": [drawn - target for drawn, target in zip(models, targets, strict=True)],
+    }
+    hdus = [primary]
+    alike = len({target.shape for target in targets}) == 1
+    for name, planes in pictures.items():
+        for k, plane in enumerate([np.array(planes)] if alike else planes):
+            hdu = fits.ImageHDU(np.asarray(plane, np.float32), name=name, ver=k + 1)
+            hdu.header["OVERSAMP"] = oversample
+            hdus.append(hdu)
+    hdus.append(fits.BinTableHDU(_parameter_table(model), name="PARAMETERS"))
+    with replacing(path) as temporary:
+        fits.HDUList(hdus).writeto(temporary, overwrite=True)
+
+
+def _parameter_table(model):
+    """One row for each Gaussian of each position of a `PSFModel`."""
+    nloc, ngauss = model.parameters.shape
+    columns = {"location": np.repeat(np.arange(nloc), ngauss)}
+    if model.locations is not None:
+        columns["x"], columns["y"] = np.repeat(model.locations, ngauss, axis=0).T
+    columns |= {name: model.parameters[name].ravel() for name in model.parameters.dtype.names}
+    units = {name: unit for name, unit in UNITS.items() if unit} | {"x": "pixel", "y": "pixel"}
+    return Table(columns, units={name: unit for name, unit in units.items() if name in columns})
 
 
 def draws_of(posterior, provenance=None):
@@ -130,21 +195,7 @@ def write_star_fits(path, fit, model, provenance):
     hdus = [primary]
     hdus += [fits.ImageHDU(np.asarray(v, np.float32), name=k) for k, v in pictures.items()]
     hdus.append(fits.ImageHDU((~fit.used).astype(np.uint8), name="CLIPPED"))
-    parameters = {name: model.parameters[name].ravel() for name in model.parameters.dtype.names}
-    nloc, ngauss = model.parameters.shape
-    columns = {"location": np.repeat(np.arange(nloc), ngauss)}
-    if model.locations is not None:
-        columns["x"], columns["y"] = np.repeat(model.locations, ngauss, axis=0).T
-    units = {name: unit for name, unit in UNITS.items() if unit} | {"x": "pixel", "y": "pixel"}
     hdus.append(fits.BinTableHDU(fit.table, name="STARS"))
-    hdus.append(
-        fits.BinTableHDU(
-            Table(
-                columns | parameters,
-                units={name: unit for name, unit in units.items() if name in columns | parameters},
-            ),
-            name="PARAMETERS",
-        )
-    )
+    hdus.append(fits.BinTableHDU(_parameter_table(model), name="PARAMETERS"))
     with replacing(path) as temporary:
         fits.HDUList(hdus).writeto(temporary, overwrite=True)

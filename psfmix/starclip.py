@@ -10,11 +10,14 @@ from psfmix.stamps import StarFlag
 from psfmix.starmodel import star_derivatives
 
 # Errors of the model: at least this part of the model in every pixel (PSFEx's PSF_ACCURACY), and
-# the same in all pixels, in units of the star's peak, as the cores of the bright stars show it: a
-# mixture that cannot follow the spikes of a space telescope would give its core away for them,
-# because the noise is low there. Of the absolute residuals this quantile counts, in sigmas.
+# the same in all pixels of the core, in units of the star's peak, as the cores of the bright stars
+# show it: a mixture that cannot follow the spikes of a space telescope would give its core away for
+# them, because the noise is low there. Of the absolute residuals this quantile counts, in sigmas.
 ACCURACY = 0.01
 _QUANTILE, _QUANTILE_SIGMAS = 0.9, 1.645
+# Beyond the core it is the scatter of the residuals there, but at least this part of the core's:
+# faint wings and background could be anything otherwise, and with less the core gives way to them.
+_WINGS = 0.1
 # The rest is measured in rings of at least so many pixels of the brightest third of the stars.
 _RING, _BRIGHT, _FEWEST = 30, 3, 5
 # A ring's scatter has to exceed the noise by this many standard errors to count.
@@ -120,7 +123,9 @@ def errors_of(problem, state, ivar, gain, stars, fwhm, accuracy=ACCURACY):
     flux = np.maximum(state.flux, 0.0)[:, None]
     size, even = np.abs(signal), level * np.abs(signal).max(axis=1, keepdims=True)
     usable = np.isfinite(variance)
-    floor = np.hypot(ACCURACY * size, even)
+    # beyond the core what is seen there, or the sum of many faint pixels would count for nothing
+    wings = np.where(radius > _JUDGED * fwhm, np.clip(flux * part, _WINGS * even, even), even)
+    floor = np.hypot(ACCURACY * size, wings)
     model = np.sqrt((accuracy * size) ** 2 + even**2 + (flux * part) ** 2)
     return Errors(np.sqrt(variance), np.where(usable, floor, 0.0), np.where(usable, model, 0.0))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from jaxpho.data.psfmodel import PSFModel
 from jaxpho.errors import InputError
+from psfmix.inputs import checksum_of
 from psfmix.options import grid_of
 from psfmix.starread import Planes, read_stars
 from psfmix.stars import StarFit, fit_stars
@@ -93,13 +93,27 @@ def _provenance(args, fit):
     return {
         "image": Path(args.psf_image or args.stars).name,
         "stars": Path(args.stars).name,
-        "stars_sha256": hashlib.sha256(Path(args.stars).read_bytes()).hexdigest(),
+        "stars_sha256": checksum_of(args.stars),
         "method": "map",
         "oversample": 1.0,
         "order": fit.field.order,
         "star_count": len(table),
         "star_used": int(good.sum()),
         "star_chi2": float(np.median(table["chi2"][good] / table["npix"][good])),
+        **_images_of(args),
         "residual": fit.residual,
+        "ee_error": fit.ee_error,
         "fwhm": fit.fwhm,
     }
+
+
+def _images_of(args):
+    """Attributes of the stored group: what the stars were cut from, planes beside it included."""
+    out = {"image_ext": "" if args.ext is None else args.ext, "oversample_from": "native pixels"}
+    out["image_sha256"] = checksum_of(args.psf_image or args.stars)
+    for name in ("weight", "error", "mask"):
+        text = getattr(args, name)
+        path = Path((text or "").partition("[")[0])
+        if text and path.is_file():
+            out |= {f"{name}_image": path.name, f"{name}_sha256": checksum_of(path)}
+    return out

@@ -102,6 +102,14 @@ class StarFit:
         star, model, _ = self.stacks()
         return float(np.nanmax(np.abs(star - model)) / np.nanmax(model))
 
+    @property
+    def ee_error(self):
+        """Largest |flux within 1-5 px| of star less model, in the stacks, of the mixture's sum."""
+        star, model, _ = self.stacks()
+        y, x = np.indices(star.shape) - (star.shape[0] - 1) / 2
+        inside = [np.hypot(x, y) <= radius for radius in (1, 2, 3, 4, 5)]
+        return float(max(abs(np.nansum((star - model)[circle])) for circle in inside))
+
     def model(self, nodes=None):
         """The store's model: at the middle of the detector, or at nodes (nloc, 2)."""
         if self.field.order == 0:

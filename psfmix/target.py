@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import sparse
+from scipy import ndimage, sparse
 
 from jaxpho.errors import InputError
 from psfmix.centroid import moment_rows, weight_widths
@@ -280,13 +280,19 @@ def _checked(image, oversample, normalize, trim, center, weight):
 
 
 def _opposite(image, valid, center):
-    """Value at the point-symmetric pixel, 0 where that is unusable: stands in for a bad pixel."""
+    """Value at the point-symmetric pixel, or the mean around where that is unusable too.
+
+    It stands in for a bad pixel.
+    """
     ny, nx = image.shape
     iy, ix = np.indices(image.shape)
     iy, ix = (np.rint(2 * c - k).astype(int) for c, k in ((center[1], iy), (center[0], ix)))
     inside = (iy >= 0) & (iy < ny) & (ix >= 0) & (ix < nx)
     iy, ix = np.where(inside, iy, 0), np.where(inside, ix, 0)
-    return np.where(inside & valid[iy, ix], image[iy, ix], 0.0)
+    near = ndimage.uniform_filter(np.where(valid, image, 0.0), 3, mode="constant")
+    count = ndimage.uniform_filter(valid * 1.0, 3, mode="constant")
+    near = np.where(count > 0.05, near / np.maximum(count, 0.05), 0.0)
+    return np.where(inside & valid[iy, ix], image[iy, ix], near)
 
 
 def _label_blocks(valid, center, core, first, smallest):

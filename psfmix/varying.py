@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from astropy.io import fits
 
 from jaxpho.data.psfex import read_psfex
 from jaxpho.data.psfmodel import PSFModel
@@ -14,8 +13,9 @@ from jaxpho.data.tables import read_table
 from jaxpho.errors import InputError
 from psfmix.convert import fit_grid
 from psfmix.fit import render_parameters
-from psfmix.inputs import read_psf_image
+from psfmix.inputs import checksum_of, read_psf_cube, read_psf_image
 from psfmix.interior import interior_positions
+from psfmix.provenance import grid_provenance, model_provenance
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.varying")
@@ -36,15 +36,18 @@ class PSFGrid(NamedTuple):
         Image pixels per native pixel.
     includes_pixel : bool or None
         None where the source does not say.
+    provenance : dict
+        Attributes of the stored group: extension, checksum, where the oversampling came from.
     """
 
     images: list
     locations: np.ndarray
     oversample: float
     includes_pixel: bool | None = None
+    provenance: dict = {}
 
 
-def read_grid(images, locations, ext=None, oversample=None):
+def read_grid(images, locations, ext=None, oversample=None, sci_pix_scale=None):
     """PSF images of a cube or of a folder, with a table of their positions.
 
     Parameters
@@ -54,7 +57,7 @@ def read_grid(images, locations, ext=None, oversample=None):
     locations : path
         Table (FITS, ECSV, CSV) with columns ``x``, ``y`` (detector pixel, 0-indexed), one row per
         plane of the cube; for a folder also ``file``.
-    ext, oversample
+    ext, oversample, sci_pix_scale
         See `psfmix.inputs.read_psf_image`.
 
     Returns
@@ -80,34 +83,21 @@ def read_grid(images, locations, ext=None, oversample=None):
     except ValueError:
         raise InputError(f"{locations}: columns x and y must be numbers") from None
     if images.is_dir():
-        found = [read_psf_image(images / str(name), ext, oversample) for name in table["file"]]
+        found = [
+            read_psf_image(images / str(name), ext, oversample, sci_pix_scale)
+            for name in table["file"]
+        ]
     else:
-        count = _planes(images, ext)
-        if count != len(table):
+        found = read_psf_cube(images, ext, oversample, sci_pix_scale)
+        if len(found) != len(table):
             raise InputError(
-                f"{images} holds {count} images and {locations} {len(table)} positions"
+                f"{images} holds {len(found)} images and {locations} {len(table)} positions"
             )
-        found = [read_psf_image(images, ext, oversample, plane=k) for k in range(count)]
     factors = {image.oversample for image in found}
     if len(factors) > 1:
         raise InputError(f"{images}: PSF images have different oversamplings {sorted(factors)}")
-    return PSFGrid([image.image for image in found], places, factors.pop())
-
-
-def _planes(path, ext):
-    """How many planes a cube has."""
-    if not path.is_file():
-        raise InputError(f"PSF image {path} does not exist")
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            images = [h for h in hdus if h.is_image and h.header.get("NAXIS", 0) > 0]
-            hdu = images[0] if ext is None else hdus[int(ext) if str(ext).isdigit() else ext]
-            shape = np.shape(hdu.data)
-    except (OSError, ValueError, KeyError, IndexError) as error:
-        raise InputError(f"PSF image {path} cannot be read ({error})") from error
-    if len(shape) != 3:
-        raise InputError(f"PSF image {path} has shape {shape}; expected a cube (nloc, ny, nx)")
-    return shape[0]
+    provenance = grid_provenance(found) | {"locations_sha256": checksum_of(locations)}
+    return PSFGrid([image.image for image in found], places, factors.pop(), provenance=provenance)
 
 
 def psfex_grid(path, shape, number, ext=None):
@@ -129,7 +119,8 @@ def psfex_grid(path, shape, number, ext=None):
     places = grid_places(shape, number)
     model = read_psfex(path, ext)
     images = [model.image(*place) for place in places]
-    return PSFGrid(images, places, model.oversample, model.includes_pixel)
+    provenance = model_provenance(path, ext, "PSFEx model")
+    return PSFGrid(images, places, model.oversample, model.includes_pixel, provenance)
 
 
 def grid_places(shape, number):

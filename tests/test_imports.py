@@ -35,6 +35,8 @@ LAYERS["jaxpho.output"] = {
 } | LAYERS["jaxpho.fit"]
 # forcepho's conventions, from its files to its numbers
 LAYERS["jaxpho.compat"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
+LAYERS["jaxpho.imagefit"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
+LAYERS["jaxpho.simulate"] = {"jaxpho.data"} | LAYERS["jaxpho.fit"] | {"jaxpho.fit"}
 LAYERS["jaxpho.superscene"] = {"jaxpho.output"} | LAYERS["jaxpho.output"]
 LAYERS["jaxpho.report"] = {"jaxpho.superscene"} | LAYERS["jaxpho.superscene"]
 LAYERS["jaxpho.prepare"] = {"jaxpho.report", "psfmix"} | LAYERS["jaxpho.report"]
@@ -71,7 +73,14 @@ THIRD_PARTY = {
         "jaxpho.superscene",
         "psfmix",
     ),
-    "h5py": ("jaxpho.data", "jaxpho.compat", "jaxpho.output", "jaxpho.report", "jaxpho.superscene"),
+    "h5py": (
+        "jaxpho.data",
+        "jaxpho.compat",
+        "jaxpho.output",
+        "jaxpho.report",
+        "jaxpho.superscene",
+        "psfmix.hdf5image",
+    ),
     "yaml": ("jaxpho.config", "jaxpho.example", "psfmix"),
     "matplotlib": ("jaxpho.output", "jaxpho.report", "psfmix"),
     "tqdm": ("jaxpho.prepare", "jaxpho.run", "jaxpho.cli", "jaxpho.superscene", "psfmix"),

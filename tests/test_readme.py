@@ -19,8 +19,9 @@ def test_python_example(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
     scope = {}
     exec(compile(block, str(README), "exec"), scope)
-    result = scope["result"]
-    assert result.summary() in capsys.readouterr().out
+    fit = scope["fit"]
+    result = fit.result
+    assert str(fit) in capsys.readouterr().out
     i = result.index(0, "sersic")
     # an exponential disk, sampled at pixel centres before its convolution: n = 1 to a few percent
     assert result.samples[..., i].mean() == pytest.approx(1.0, abs=0.1)

@@ -34,7 +34,17 @@ class StandInFit:
         self.mixtures, self.needs = [], needs
 
     def __call__(
-        self, packed, peaks, options, sampling, *, mixture, key, patch_id, stop_if_coarse=False
+        self,
+        packed,
+        peaks,
+        options,
+        sampling,
+        *,
+        noise,
+        mixture,
+        key,
+        patch_id,
+        stop_if_coarse=False,
     ):
         free = [p for p in peaks if "all" not in p.fixed]
         self.mixtures.append((patch_id, mixture))
@@ -86,7 +96,7 @@ def test_products_of_a_good_run(monkeypatch, tmp_path):
     patch_files = {f"patches/patch{i}{end}" for i in (0, 1)
                    for end in ("_samples.h5", "_residuals.h5", ".png")}  # fmt: skip
     images = {"images/g_g1.fits", "images/g_g2.fits", "images/r_r1.fits"}
-    assert found == {"catalog.fits", "config.yml", "run.log"} | patch_files | images
+    assert found == {"catalog.fits", "config.yml", "noise.ecsv", "run.log"} | patch_files | images
     table = read_catalog(out / "catalog.fits")
     assert list(table["id"]) == ["1", "2", "3"]
     assert list(table["flux_g"]) == [100.0] * 3 and (table["flags"] == 0).all()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from jaxpho.core.blocks import TwoSum, sum_blocks
 from jaxpho.core.likelihood import (
@@ -89,11 +89,11 @@ def _row_tangents(
 def _component_images(derivatives: list[Array], tangents: Array, n_component: int) -> Array:
     """Images [C, R, pixels] of the derivative of each component along each row entry.
 
-    ``derivatives`` six times [tiles, C * P, 64] are those of each Gaussian by its form,
-    ``tangents`` [R, 6, C * P] those of the forms by the row.
+    ``derivatives`` F times [tiles, C * P, 64] are those of each Gaussian by the first entries of
+    its form, ``tangents`` [R, F, C * P] those of the entries by the row.
     """
-    n_tiles, n_row = derivatives[0].shape[0], tangents.shape[0]
-    tangents = tangents.reshape(n_row, 6, n_component, -1).transpose(1, 2, 0, 3)
+    n_tiles, (n_row, n_form, _) = derivatives[0].shape[0], tangents.shape
+    tangents = tangents.reshape(n_row, n_form, n_component, -1).transpose(1, 2, 0, 3)
     images = 0.0
     for image, tangent in zip(derivatives, tangents, strict=True):
         image = image.reshape(n_tiles, n_component, -1, TILE_PIXELS)
@@ -102,16 +102,15 @@ def _component_images(derivatives: list[Array], tangents: Array, n_component: in
     return images.transpose(1, 2, 0, 3).reshape(n_component, n_row, -1)
 
 
-def _fisher_block(form, tangents, rows, patch, reference, mode, groups, block):
-    """chi2, gradient and matrix of one block with respect to its exposure's rows and sky."""
+def _block_images(form, tangents, rows, patch, mode, groups, block):
+    """Model [tiles, 64] of a block, and its derivatives by its exposure's rows and sky [L, N]."""
     e = patch.block_exposure[block]
     tile = block_images(form, patch, mode, block)
-    derivatives = derivative_images(form[e], tile)
+    # a flux changes the norms alone
+    n_form = tangents.shape[2]
+    derivatives = (tile.value,) if n_form == 1 else derivative_images(form[e], tile)
     basis = sky_basis(patch, block)
     model = sum_images(form[e, 0], tile.value) + block_sky(rows.sky[e], basis)
-    data, ierr = tiles_of(patch.data, block), tiles_of(patch.ierr, block)
-    m0 = 0.0 if reference is None else tiles_of(reference, block)
-    delta = (ierr * ierr * (m0 - model) * (2.0 * data - m0 - model)).sum()
     images, start = [], 0
     for group in groups:
         part = slice(start, start + group.rows * group.n_gauss)
@@ -124,11 +123,65 @@ def _fisher_block(form, tangents, rows, patch, reference, mode, groups, block):
             images.append(image.reshape(group.n_component * group.n_row, -1))
         start = part.stop
     images.append(basis.reshape(3, -1))
-    weighted = jnp.concatenate(images) * ierr.reshape(-1)
+    return model, jnp.concatenate(images)
+
+
+def _fisher_block(form, tangents, rows, patch, reference, mode, groups, block):
+    """chi2, gradient and matrix of one block with respect to its exposure's rows and sky."""
+    model, images = _block_images(form, tangents, rows, patch, mode, groups, block)
+    data, ierr = tiles_of(patch.data, block), tiles_of(patch.ierr, block)
+    m0 = 0.0 if reference is None else tiles_of(reference, block)
+    delta = (ierr * ierr * (m0 - model) * (2.0 * data - m0 - model)).sum()
+    weighted = images * ierr.reshape(-1)
     residual = (ierr * (data - model)).reshape(-1)
     gradient = -jnp.matmul(weighted, residual, precision=HIGHEST)
     matrix = jnp.matmul(weighted, weighted.T, precision=HIGHEST)
     return delta, (gradient, matrix)
+
+
+def _prepare(rows, scene, patch, mixture, mode, linear_only):
+    """Forms of the Gaussians, their tangents by the rows, and the groups of components."""
+    gauss = row_gaussians(rows, scene, patch, mixture)
+    form = quadratic_form(gauss, patch.pixel_term, mode)
+    n_sersic, n_point = rows.sersic.shape[-1], rows.point.shape[-1]
+    if linear_only:
+        n_sersic = n_point = 1
+    tangents = _row_tangents(rows, scene, patch, mixture, mode, n_sersic)
+    if linear_only:
+        tangents = tangents[:, :, :1]
+    groups = (
+        _sersic_group(rows.sersic.shape[1], patch, n_sersic, gauss.dtype),
+        _Group(rows.point.shape[1], rows.point.shape[1], patch.psf_point.flux.shape[-1], n_point),
+    )
+    return form, tangents, groups
+
+
+def row_images(
+    rows: Rows,
+    scene: Scene,
+    patch: Patch,
+    mixture: Mixture,
+    mode: PixelMode,
+    linear_only: bool = False,
+) -> tuple[Array, Array]:
+    """Model [M, N], and its derivatives [M, L, N] by the rows of each block's exposure.
+
+    L as for `row_normal`. This is all of the Jacobian that there is: for what couples pixels of
+    different blocks, such as correlated noise.
+    """
+    form, tangents, groups = _prepare(rows, scene, patch, mixture, mode, linear_only)
+
+    def draw(block):
+        model, images = _block_images(form, tangents, rows, patch, mode, groups, block)
+        return model.reshape(-1), images
+
+    shapes = jax.eval_shape(draw, jax.ShapeDtypeStruct((), jnp.int32))
+    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def one(block):
+        return lax.cond(block < patch.n_blocks, draw, lambda _: empty, block)
+
+    return lax.map(one, jnp.arange(patch.data.shape[0]))
 
 
 def row_normal(
@@ -146,22 +199,14 @@ def row_normal(
     L runs over Sersic components x 7, point components x 3, sky x 3; with ``linear_only`` over
     the fluxes (one per component) and the sky.
     """
-    gauss = row_gaussians(rows, scene, patch, mixture)
-    form = quadratic_form(gauss, patch.pixel_term, mode)
-    n_sersic, n_point = rows.sersic.shape[-1], rows.point.shape[-1]
-    if linear_only:
-        n_sersic = n_point = 1
-    tangents = _row_tangents(rows, scene, patch, mixture, mode, n_sersic)
-    groups = (
-        _sersic_group(rows.sersic.shape[1], patch, n_sersic, gauss.dtype),
-        _Group(rows.point.shape[1], rows.point.shape[1], patch.psf_point.flux.shape[-1], n_point),
-    )
+    form, tangents, groups = _prepare(rows, scene, patch, mixture, mode, linear_only)
     one = partial(_fisher_block, form, tangents, rows, patch, reference, mode, groups)
     chi2, (gradient, matrix) = sum_blocks(one, patch, width)
     return chi2, gradient, matrix
 
 
-def _flat_rows(rows: Rows, linear_only: bool) -> Array:
+def flat_rows(rows: Rows, linear_only: bool = False) -> Array:
+    """The values of rows in the order of the matrices, [E, L]."""
     n = 1 if linear_only else None
     e = rows.sky.shape[0]
     parts = (rows.sersic[..., :n], rows.point[..., :n], rows.sky)
@@ -195,10 +240,21 @@ def normal_equations(
     Normal
     """
     rows = scene_rows(theta, scene, patch)
-    chi2, gradient, matrix = row_normal(
-        rows, scene, patch, mixture, reference, mode, linear_only, width
-    )
-    jacobian = jax.jacfwd(lambda t: _flat_rows(scene_rows(t, scene, patch), linear_only))(theta)
+    found = row_normal(rows, scene, patch, mixture, reference, mode, linear_only, width)
+    return gather_normal(theta, scene, patch, *found, linear_only)
+
+
+def gather_normal(
+    theta: Array,
+    scene: Scene,
+    patch: Patch,
+    chi2: TwoSum,
+    gradient: Array,
+    matrix: Array,
+    linear_only: bool = False,
+) -> Normal:
+    """Normal equations of the parameters from those of each exposure's rows, see `row_normal`."""
+    jacobian = jax.jacfwd(lambda t: flat_rows(scene_rows(t, scene, patch), linear_only))(theta)
     gradient = jnp.einsum("eln,el->n", jacobian, gradient, precision=HIGHEST)
     half = jnp.einsum("elk,ekn->eln", matrix, jacobian, precision=HIGHEST)
     fisher = jnp.einsum("elm,eln->mn", jacobian, half, precision=HIGHEST)

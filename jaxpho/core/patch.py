@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxpho.core.gaussians import Gaussians
+from jaxpho.core.noise import Noise
 from jaxpho.core.pixel import tile_offsets
 from jaxpho.core.terms import Terms
 
@@ -63,6 +64,8 @@ class Patch(NamedTuple):
     terms : Terms, optional
         What Sersic components are convolved with instead of ``psf``: reduced mixtures for their
         wide Gaussians. Made for the components of one scene.
+    noise : Noise, optional
+        Noise that is not independent and normal; `jaxpho.core.noise`.
     """
 
     data: Array
@@ -85,6 +88,7 @@ class Patch(NamedTuple):
     sky_center: Array
     sky_scale: Array
     terms: Terms | None = None
+    noise: Noise | None = None
 
     @property
     def n_exposures(self) -> int:

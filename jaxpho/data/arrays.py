@@ -63,7 +63,7 @@ def exposure_from_arrays(
         error serves all pixels.
     psf : PSFModel or MixtureFit
         The PSF as a mixture: from a store (`jaxpho.data.psfstore`) or an image
-        (`psfmix.fit.fit_mixture`).
+        (`jaxpho.psf_from_image`, `psfmix.fit.fit_mixture`).
     band, name : str
         The name identifies the exposure; default the band.
     wcs : WCS, optional
@@ -81,7 +81,8 @@ def exposure_from_arrays(
     Raises
     ------
     InputError
-        For shapes that disagree, no usable pixel, or neither WCS nor pixel scale.
+        For shapes that disagree, no usable pixel, neither WCS nor pixel scale, or a PSF that is
+        no mixture.
     """
     name = name or band
     data, error = (np.load(a) if isinstance(a, str) else np.asarray(a) for a in (data, error))
@@ -100,6 +101,11 @@ def exposure_from_arrays(
         if pixel_scale is None:
             raise InputError(f"{name}: neither wcs nor pixel_scale is given, expected one of them")
         wcs = simple_wcs(data.shape, pixel_scale, ra, dec)
+    if not hasattr(psf, "at") and not hasattr(psf, "parameters"):
+        raise InputError(
+            f"{name}: psf is of type {type(psf).__name__}, expected a mixture of Gaussians; "
+            "jaxpho.psf_from_image makes one of an image"
+        )
     if not hasattr(psf, "at"):
         psf = PSFModel(np.atleast_2d(psf.parameters), None, psf.includes_pixel)
     return Exposure(

@@ -60,6 +60,8 @@ class Exposure:
     nuisance: Nuisance = field(default_factory=Nuisance)
     psf: object | None = None  # PSFInput, later a PSFModel
     notes: dict = field(default_factory=dict)  # unit_from, sky_from, wcs_from, mask_from, path...
+    noise: object | None = None  # NoiseStatistics of the blank pixels, None where there are few
+    inflation: float = 1.0  # the fit multiplies the errors of the pixels by this
 
     @property
     def shape(self) -> tuple[int, int]:

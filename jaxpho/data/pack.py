@@ -164,6 +164,9 @@ def pack_patch(
         if len(cut.x0) == 0:
             log.debug("%s: no usable pixel in this patch", exposure.name)
             continue
+        inflation = float(getattr(exposure, "inflation", 1.0))
+        if inflation != 1.0:
+            cut = cut._replace(ierr=cut.ierr / inflation)
         _check_range(exposure, cut.ierr, dtype)
         kept.append(exposure)
         tiles.append(cut)
@@ -212,4 +215,6 @@ def pack_patch(
         unit=units[0],
         nuisances=[e.nuisance for e in kept],
         mixtures=mixtures,
+        noise=[getattr(e, "noise", None) for e in kept],
+        inflation=[float(getattr(e, "inflation", 1.0)) for e in kept],
     )

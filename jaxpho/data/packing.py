@@ -66,6 +66,10 @@ class PackedPatch:
         Of each exposure, free or not.
     mixtures : list of list of Mixtures
         [E][S] PSF mixtures with their reduced ones; empty where these are not known.
+    noise : list
+        `jaxpho.data.noise.NoiseStatistics` of each exposure, or None; empty where nobody looked.
+    inflation : list of float
+        By what the quoted errors of each exposure have been multiplied; empty for 1.
     rad2 : ndarray, optional
         [K] squared radii of a Sersic table, arcsec^2, where the patch is for one.
     """
@@ -81,6 +85,8 @@ class PackedPatch:
     unit: str = "nJy"
     nuisances: list = field(default_factory=list)
     mixtures: list = field(default_factory=list)
+    noise: list = field(default_factory=list)
+    inflation: list = field(default_factory=list)
     rad2: np.ndarray | None = None
 
     @property

@@ -14,6 +14,7 @@ import numpy as np
 from jaxpho.core.pixel import TILE
 from jaxpho.data.exposure import Nuisance
 from jaxpho.data.metastore import MetaStore, header_number, open_meta_store
+from jaxpho.data.noise import NoiseStatistics
 from jaxpho.data.pack import check_sources, pack_patch
 from jaxpho.data.packing import PackedPatch
 from jaxpho.data.pixelstore import PixelStore, flat_image
@@ -45,6 +46,8 @@ class StoredExposure:
     level: float = 0.0
     nuisance: Nuisance = field(default_factory=Nuisance)
     notes: dict = field(default_factory=dict)
+    noise: NoiseStatistics | None = None
+    inflation: float = 1.0
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -94,6 +97,12 @@ class StoredExposure:
             return None
         found = SkyStatistics(*self.info["blank"])
         return found._replace(mean=found.mean - self.level)
+
+    @property
+    def noted_noise(self) -> NoiseStatistics | None:
+        """Noise of the blank pixels, where it was noted."""
+        noted = self.info.get("noise")
+        return None if noted is None else NoiseStatistics.from_plain(noted)
 
     def near(self, ra, dec, radius) -> np.ndarray:
         """Whether the image may touch circles: [n] bool; ra, dec [deg], radius [arcsec]."""

@@ -19,6 +19,7 @@ from jaxpho.data import sky as skymod
 from jaxpho.data.gwcsfile import GWCSAdaptor, write_gwcs
 from jaxpho.data.hdf5 import open_hdf5, writing
 from jaxpho.data.ingest import read_one, wcs_offsets
+from jaxpho.data.noise import measure_exposure
 from jaxpho.data.pixelstore import write_exposure
 from jaxpho.data.storeinfo import INFO, read_info
 from jaxpho.data.storejob import StoreJob
@@ -119,6 +120,13 @@ def _info(job: StoreJob, exposure, wcs_error: float) -> str:
     }
     if job.sky_statistics:
         info["blank"] = list(skymod.blank_statistics(exposure.data, exposure.ierr > 0))
+        noise = measure_exposure(exposure)
+        if noise is not None:
+            info["noise"] = noise.to_plain()
+            info["summary"] |= {
+                "noise": noise.ratio, "noise_error": noise.ratio_error,
+                "noise_factor": noise.factor,
+            }  # fmt: skip
     text = json.dumps(info, default=str)
     if len(text) > LONGEST_INFO:
         log.info("%s: its table row is too long to be stored", job.label)

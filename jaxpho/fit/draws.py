@@ -3,13 +3,19 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpyro.diagnostics import effective_sample_size, split_gelman_rubin
+
+from jaxpho.fit.diagnostics import Worth
 
 STATISTICS = ("step_size", "diverging", "n_steps", "accept", "energy", "potential")
 """Of every iteration: step size, divergence, leapfrog steps, acceptance, total energy and minus the
 log density in the whitened coordinates (both up to one constant)."""
-SCALARS = ("divergences", "gradients", "warmup_gradients", "accept", "step_size", "rounds")
-"""Fields of `Draws` that are one number each."""
+SCALARS = (
+    "method", "divergences", "gradients", "warmup_gradients", "accept", "step_size", "rounds",
+    "redone", "over_budget", "pareto_k",
+)  # fmt: skip
+"""Fields of `Draws` that are one number or text each."""
+APPROXIMATE = ("laplace", "svi")
+"""Methods whose draws are those of an approximation."""
 
 
 @dataclass
@@ -20,13 +26,23 @@ class Draws:
     ----------
     theta : ndarray
         [chains, draws, n] physical parameters.
-    rhat, ess : ndarray
-        [n] split R-hat and effective sample size.
+    method : str
+        of `jaxpho.fit.options.SampleOptions`; draws of `APPROXIMATE` ones are no posterior's.
+    worth : Worth
+        rank-normalised R-hat, bulk and tail effective sample sizes, [n] each.
+    ebfmi : ndarray
+        [chains] energy fraction of missing information, NaN of methods without energies.
     divergences, gradients : int
         after warm-up; gradients are leapfrog steps summed over chains.
     warmup_gradients : int
     accept, step_size : float
-    rounds : int
+    rounds, redone : int
+        rounds that count, and those that were done again with a smaller step.
+    over_budget : bool
+        whether sampling ended because its gradients ran out.
+    pareto_k : float
+        of approximations: shape of the tail of the importance ratios; above .7 the approximation
+        is no good (Yao et al. 2018). NaN otherwise.
     statistics : dict
         Of every draw, each [chains, draws]; see `STATISTICS`.
     warmup : ndarray
@@ -41,19 +57,33 @@ class Draws:
     """
 
     theta: np.ndarray
-    rhat: np.ndarray
-    ess: np.ndarray
+    method: str
+    worth: Worth
+    ebfmi: np.ndarray
     divergences: int
     gradients: int
     warmup_gradients: int
     accept: float
     step_size: float
     rounds: int
+    redone: int
+    over_budget: bool
+    pareto_k: float
     statistics: dict[str, np.ndarray]
     warmup: np.ndarray
     warmup_statistics: dict[str, np.ndarray]
     mass_matrix_initial: np.ndarray
     mass_matrix_final: np.ndarray
+
+    @property
+    def rhat(self) -> np.ndarray:
+        """[n] rank-normalised R-hat."""
+        return self.worth.rhat
+
+    @property
+    def ess(self) -> np.ndarray:
+        """[n] effective sample size, the smaller one of bulk and tail."""
+        return self.worth.ess
 
     def of_parameters(self, n: int) -> dict:
         """The arrays as fields of a `PatchResult` whose first n parameters are not padding."""
@@ -69,47 +99,49 @@ class Draws:
 
 
 class Record:
-    """Draws and statistics as they come, [iteration, chain, ...] a call."""
+    """Chunks of draws and statistics as they come, [iteration, chain, ...] each.
 
-    def __init__(self):
-        self.theta: list[np.ndarray] = []
-        self.found: list[list[np.ndarray]] = []
+    ``chunks`` maps their numbers, which count all chunks of a sampling, to their arrays: ``theta``
+    and one for each of `STATISTICS`.
+    """
 
-    def add(self, theta, found) -> None:
-        self.theta.append(np.asarray(theta))
-        self.found.append([np.asarray(a) for a in found])
+    def __init__(self, chunks: dict[int, dict[str, np.ndarray]] | None = None):
+        self.chunks = dict(chunks or {})
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    @classmethod
+    def restore(cls, chunks: list[dict], numbers) -> "Record":
+        """The record of those chunks that have these numbers, in their order."""
+        return cls({int(k): chunks[int(k)] for k in numbers})
+
+    def numbers(self) -> np.ndarray:
+        """Numbers of the chunks, in order."""
+        return np.array(list(self.chunks), np.int64)
+
+    def add(self, number: int, theta, found) -> None:
+        """Add a chunk; ``found`` are the statistics in the order of `STATISTICS`."""
+        arrays = {"theta": np.asarray(theta)}
+        arrays |= {k: np.asarray(a) for k, a in zip(STATISTICS, found, strict=True)}
+        self.chunks[number] = arrays
+
+    def give(self, other: "Record", last: int) -> None:
+        """Move the last chunks to the end of another record."""
+        for number in list(self.chunks)[len(self.chunks) - last :]:
+            other.chunks[number] = self.chunks.pop(number)
 
     def all(self, name: str, last: int = 0) -> np.ndarray:
-        """[iteration, chain] of a statistic, of the last calls only where their number is given.
+        """[iteration, chain] of a statistic, of the last chunks only where their number is given.
 
-        The step size, which all chains share, is [iteration].
+        Of ``theta`` [iteration, chain, n].
         """
-        k = STATISTICS.index(name)
-        return np.concatenate([found[k] for found in self.found[-last:]])
+        return np.concatenate([c[name] for c in list(self.chunks.values())[-last:]])
 
     def chains(self) -> np.ndarray:
         """[chain, iteration, n]."""
-        return np.swapaxes(np.concatenate(self.theta), 0, 1)
+        return np.swapaxes(self.all("theta"), 0, 1)
 
     def statistics(self) -> dict[str, np.ndarray]:
         """Name -> [chain, iteration]."""
-        shape = self.all("accept").T.shape
-        return {name: np.broadcast_to(self.all(name).T, shape) for name in STATISTICS}
-
-
-def diagnose(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split R-hat and effective sample size [n] of draws [chains, draws, n].
-
-    The effective size is the smaller one of those for the mean and for the variance: successive
-    draws on opposite sides of the mean know it well, and say little about the error.
-    """
-    x = np.asarray(theta, np.float64)
-    with np.errstate(all="ignore"):
-        ess = np.minimum(_ess(x), _ess((x - x.mean((0, 1))) ** 2))
-        return split_gelman_rubin(x), ess
-
-
-def _ess(x):
-    """Effective sample size; of draws that alternate its estimate is unbounded, then negative."""
-    size = effective_sample_size(x)
-    return np.where(size < 0, x.shape[0] * x.shape[1], size)
+        return {name: self.all(name).T for name in STATISTICS}

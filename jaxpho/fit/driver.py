@@ -14,15 +14,17 @@ from jaxpho.core.sources import SHAPE, SOURCE_TYPES, base_name
 from jaxpho.fit import quality
 from jaxpho.fit.advice import astrometry_gain
 from jaxpho.fit.blur import mixture_needed, too_coarse
+from jaxpho.fit.checkpoint import Checkpoint
 from jaxpho.fit.draws import SCALARS, Draws
 from jaxpho.fit.optimize import Optimum, optimize
-from jaxpho.fit.options import FitOptions, SampleOptions
+from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
 from jaxpho.fit.parameters import ParameterTable
 from jaxpho.fit.posterior import Static, model_of, to_unconstrained
 from jaxpho.fit.problem import astrometry_of, make_problem
 from jaxpho.fit.reduce import WORTH, reduce_problem, shape_limits, worth_of
 from jaxpho.fit.result import PatchResult
 from jaxpho.fit.start import source_starts
+from jaxpho.fit.treatment import NoiseTreatment, scaled_errors
 from jaxpho.fit.uncertainty import draw, laplace
 
 log = logging.getLogger("jaxpho.fit")
@@ -53,7 +55,8 @@ def _restarts(table: ParameterTable, theta: np.ndarray, suspects: set[int], roun
 class _Fitter:
     """The steps of a fit, sharing one problem."""
 
-    def __init__(self, packed, peaks, options: FitOptions, mixture: str):
+    def __init__(self, packed, peaks, options: FitOptions, mixture: str, noise: NoiseOptions):
+        self.noise = NoiseTreatment(packed, noise)
         self.packed, self.options, self.mixture = packed, options, mixture
         scale = np.abs(np.linalg.det(np.asarray(packed.patch.d)[: len(packed.exposures), :1]))
         self.pixel = float((scale**-0.5).max())
@@ -63,11 +66,14 @@ class _Fitter:
         problem, self.table, self.n = make_problem(packed, self.starts, options, mixture)
         self.limits = shape_limits(self.table, self.starts)
         worth = worth_of(options, WORTH)
-        self.problem, self.saved = reduce_problem(packed, problem, self.limits, worth)
+        problem, self.saved = reduce_problem(packed, problem, self.limits, worth)
+        self.problem = self.noise.apply(problem)
         self.dtype = np.asarray(packed.patch.data).dtype
         self.static = Static(options.pixel_mode, 1 if jax.default_backend() == "cpu" else 64)
         self.linear = np.zeros(self.n, bool)
         self.linear[: len(self.table.parameters)] = self.table.linear
+        self.normal = np.zeros(self.n, bool)
+        self.normal[: len(self.table.parameters)] = self.table.normal
         self.psf_sigma = self._psf_sigma()
 
     def _psf_sigma(self) -> float:
@@ -81,11 +87,12 @@ class _Fitter:
         d = np.asarray(self.problem.patch.d)[at]
         return float((width * np.abs(np.linalg.det(d)) ** -0.5).max())
 
-    def optimize(self, theta: np.ndarray, **kwargs) -> Optimum:
-        z = to_unconstrained(jnp.asarray(theta, self.dtype), self.problem.transform)
+    def optimize(self, theta: np.ndarray, problem=None, **kwargs) -> Optimum:
+        problem = self.problem if problem is None else problem
+        z = to_unconstrained(jnp.asarray(theta, self.dtype), problem.transform)
         return optimize(
             np.asarray(z, np.float64),
-            self.problem,
+            problem,
             self.linear,
             static=self.static,
             max_iterations=self.options.max_iterations,
@@ -95,7 +102,7 @@ class _Fitter:
 
     def best(self) -> tuple[Optimum, int]:
         """Optimum from the given start, then from others where that looks poor."""
-        best = self.optimize(self.table.start(self.n, self.dtype))
+        best = self.first(self.table.start(self.n, self.dtype))
         used = 0
         for round_ in range(self.options.restarts):
             suspects = self.suspects(best)
@@ -106,6 +113,25 @@ class _Fitter:
             if other.objective < best.objective - BETTER:
                 best = other
         return best, used
+
+    def first(self, theta: np.ndarray) -> Optimum:
+        """Optimum from a start; with heavy tails, the better of that and of normal noise's."""
+        if not self.noise.student:
+            return self.optimize(theta)
+        # far from the solution every pixel is an outlier
+        plain = self.problem._replace(patch=self.problem.patch._replace(noise=None))
+        found = [self.optimize(t) for t in (self.optimize(theta, plain).theta, theta)]
+        return min(found, key=lambda optimum: optimum.objective)
+
+    def reweigh(self, optimum: Optimum) -> Optimum:
+        """The optimum with errors rescaled by its residuals, where that is asked for."""
+        factors = self.noise.rescale(self.pixels(optimum))
+        if factors is None:
+            return optimum
+        self.packed = self.noise.packed = scaled_errors(self.packed, factors)
+        patch = self.problem.patch._replace(ierr=self.packed.patch.ierr)
+        self.problem = self.problem._replace(patch=patch)
+        return self.optimize(optimum.theta)
 
     def suspects(self, optimum: Optimum) -> set[int]:
         """Sources at a bound, with a poor chi2, or all when the optimiser did not converge."""
@@ -156,8 +182,9 @@ class _Fitter:
             shift = [value[k] - start.values[k, ""] for k in ("ra", "dec")]
             centres[:, s] += d[:, s] @ np.array(shift)
             radii[s] = quality.influence_radius(start.type, value, self.psf_sigma)
+        judged = [{**p, "ierr": self.noise.effective_ierr(p)} for p in pixels]
         return quality.source_areas(
-            pixels, centres, d, radii, self.packed.exposure_bands, self.packed.bands
+            judged, centres, d, radii, self.packed.exposure_bands, self.packed.bands
         )
 
 
@@ -173,10 +200,12 @@ def fit_patch(
     options: FitOptions | None = None,
     sampling: SampleOptions | None = None,
     *,
+    noise: NoiseOptions | None = None,
     mixture: str = "k12",
     key: jax.Array | None = None,
     patch_id: int = 0,
     stop_if_coarse: bool = False,
+    checkpoint: Checkpoint | None = None,
 ) -> PatchResult:
     """Fit all sources of a packed patch jointly.
 
@@ -189,6 +218,8 @@ def fit_patch(
     options : FitOptions, optional
     sampling : SampleOptions, optional
         ``method="none"`` stops at the optimum and its Laplace errors.
+    noise : NoiseOptions, optional
+        Correlations are those of ``packed.noise``.
     mixture : str
         Sersic mixture.
     key : Array, optional
@@ -196,6 +227,8 @@ def fit_patch(
     patch_id : int
     stop_if_coarse : bool
         Do not sample when a galaxy needs a finer mixture; ``diagnostics["needed"]`` names it.
+    checkpoint : Checkpoint, optional
+        Where the sampler keeps its state, to go on from when it was stopped.
 
     Returns
     -------
@@ -204,22 +237,25 @@ def fit_patch(
     options = options or FitOptions()
     sampling = sampling or SampleOptions(method="none")
     clock = time.perf_counter()
-    fitter = _Fitter(packed, peaks, options, mixture)
+    fitter = _Fitter(packed, peaks, options, mixture, noise or NoiseOptions())
     table, n = fitter.table, len(fitter.table.parameters)
     optimum, restarts = fitter.best()
+    optimum = fitter.reweigh(optimum)
     messages = [
         f"{n} parameters, {optimum.iterations} steps, {restarts} restarts, "
         + ("converged" if optimum.converged else "NOT converged")
     ]
     messages += [fitter.saved] if fitter.saved else []
     covariance, _ = laplace(optimum, fitter.problem)
+    treated = fitter.noise.laplace(optimum, fitter.problem, fitter.static)
+    if treated is not None:
+        fitter.noise.tell_widening(covariance[:n, :n], treated[0][:n, :n])
+        covariance = treated[0]
+    messages += fitter.noise.messages
     pixels = fitter.pixels(optimum)
     areas = fitter.areas(optimum, pixels)
-    chi2 = np.array(
-        [((p["data"] - p["model"]) * p["ierr"]).astype(np.float64) @ (
-            (p["data"] - p["model"]) * p["ierr"]
-        ) for p in pixels]
-    )  # fmt: skip
+    chi = [((p["data"] - p["model"]) * p["ierr"]).astype(np.float64) for p in pixels]
+    chi2 = np.array([c @ c for c in chi])
     npix = np.array([(p["ierr"] > 0).sum() for p in pixels])
     needed, blur = mixture_needed(
         packed.patch, len(packed.exposures), fitter.shapes(optimum.theta), mixture
@@ -238,7 +274,7 @@ def fit_patch(
             patch_id, optimum.iterations, restarts, chi2.sum(), npix.sum(),
         )  # fmt: skip
         clock = time.perf_counter()
-        draws, said = draw(fitter, optimum, sampling, key, f"patch {patch_id}: ")
+        draws, said = draw(fitter, optimum, sampling, key, f"patch {patch_id}: ", checkpoint)
         messages += said
         seconds["sample"] = time.perf_counter() - clock
         messages += _sampling_messages(table, peaks, areas, draws, sampling)

@@ -1,4 +1,8 @@
-"""The posterior as a numpyro model."""
+"""The posterior as a numpyro model.
+
+`scene_model` (of `jaxpho.fit.scene_model`) has a site for each physical parameter, for models of
+one's own; the two here have one site of whitened coordinates, for the samplers of this package.
+"""
 
 import jax.numpy as jnp
 import numpyro
@@ -6,8 +10,12 @@ import numpyro.distributions as dist
 from jax import Array
 
 from jaxpho.fit.marginal import Layout, conditional, place
+from jaxpho.fit.positive import Positive, fold, log_slope
 from jaxpho.fit.posterior import DEFAULT_STATIC, Problem, Static, log_density
+from jaxpho.fit.scene_model import SceneModel, scene_model
 from jaxpho.fit.transforms import physical
+
+__all__ = ["SceneModel", "marginal_model", "scene_model", "unwhiten", "whitened_model"]
 
 
 def whitened_model(
@@ -15,6 +23,7 @@ def whitened_model(
     centre: Array,
     factor: Array,
     reference: Array,
+    positive: Positive | None = None,
     static: Static = DEFAULT_STATIC,
 ):
     """numpyro model of a patch in whitened coordinates.
@@ -32,13 +41,15 @@ def whitened_model(
         [n, n] lower or upper triangular factor, ``factor factor^T`` the covariance at the mode.
     reference : Array
         [M, N] model at the mode; chi2 is relative to it.
+    positive : Positive, optional
+        Parameters that must not be negative; ``centre + factor xi`` are then its coordinates.
     static : Static
     """
     n = centre.shape[0]
     xi = numpyro.sample("xi", dist.ImproperUniform(dist.constraints.real_vector, (), (n,)))
-    z = centre + jnp.sum(factor * xi, -1)
+    z, volume = unwhiten_all(xi, centre, factor, positive)
     numpyro.deterministic("theta", physical(z, problem.transform))
-    numpyro.factor("posterior", log_density(z, problem, reference, static))
+    numpyro.factor("posterior", log_density(z, problem, reference, static) + volume)
 
 
 def marginal_model(
@@ -46,6 +57,7 @@ def marginal_model(
     layout: Layout,
     factor: Array,
     reference: Array,
+    positive: Positive | None = None,
     static: Static = DEFAULT_STATIC,
 ):
     """numpyro model of a patch with fluxes and sky integrated out, in whitened coordinates.
@@ -61,21 +73,32 @@ def marginal_model(
         [k, k] as for `whitened_model`, of the sampled parameters.
     reference : Array
         [M, N] model that chi2 is relative to.
+    positive : Positive, optional
+        [n] as for `whitened_model`; of the sampled parameters only.
     static : Static
     """
     k = layout.nonlinear.shape[0]
     xi = numpyro.sample("xi", dist.ImproperUniform(dist.constraints.real_vector, (), (k,)))
-    nonlinear = unwhiten(xi, layout, factor)
+    nonlinear, volume = unwhiten(xi, layout, factor, positive)
     numpyro.deterministic(
         "theta", physical(place(layout.base, nonlinear, layout), problem.transform)
     )
     found = conditional(nonlinear, problem, layout, reference, static)
-    numpyro.factor("posterior", -found.energy)
+    numpyro.factor("posterior", volume - found.energy)
 
 
-def unwhiten(xi: Array, layout: Layout, factor: Array) -> Array:
-    """Sampled entries of z [k] at whitened coordinates; padding starts from zero."""
+def unwhiten_all(xi: Array, centre: Array, factor: Array, positive: Positive | None = None):
+    """z [n] at whitened coordinates, and the logarithm of the map's volume beyond the linear."""
+    y = centre + jnp.sum(factor * xi, -1)
+    return fold(y, positive), log_slope(y, positive)
+
+
+def unwhiten(xi: Array, layout: Layout, factor: Array, positive: Positive | None = None):
+    """The same for the sampled entries of z [k]; padding starts from zero."""
     n = layout.base.shape[0]
     pad = layout.nonlinear >= n
-    centre = jnp.where(pad, 0.0, layout.base[jnp.minimum(layout.nonlinear, n - 1)])
-    return centre + jnp.sum(factor * xi, -1)
+    at = jnp.minimum(layout.nonlinear, n - 1)
+    y = jnp.where(pad, 0.0, layout.base[at]) + jnp.sum(factor * xi, -1)
+    if positive is not None:
+        positive = Positive(positive.on[at] & ~pad, positive.floor[at], positive.width[at])
+    return fold(y, positive), log_slope(y, positive)

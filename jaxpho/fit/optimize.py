@@ -25,6 +25,13 @@ CHEAPER_FROM = 40
 RIDGE = 1e-9
 """Added to the diagonal of matrices scaled to a unit diagonal."""
 
+SECANT_BELOW, SECANT_PAIRS = 15.0, 2
+"""The last steps that began with less than this of chi2 to gain correct the Gauss-Newton matrix."""
+SECANT_LEAST = 0.1
+"""A correction to less than this share of the matrix along a step is left out."""
+STALLED = 10.0, 2
+"""Converged when so many trials fail while less than this times the tolerance is to be gained."""
+
 
 @dataclass
 class Optimum:
@@ -95,6 +102,27 @@ def solve_scaled(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
         value, basis = np.linalg.eigh(scaled)
         value = np.maximum(value, 1e-7 * value.max())
         return basis @ ((basis.T @ (vector / diagonal)) / value) / diagonal
+
+
+def secant_matrix(matrix: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Gauss-Newton matrix with the curvature seen along the last steps (BFGS updates).
+
+    What Gauss-Newton leaves out, the residuals times second derivatives, makes its last steps gain
+    a constant factor each. It is small and changes little there (Dennis, Gay & Welsch 1981).
+
+    Parameters
+    ----------
+    matrix : ndarray
+        [n, n], positive.
+    pairs : list
+        (step, change of the gradient) [n] each, the oldest first.
+    """
+    for step, change in pairs:
+        seen, along = step @ change, matrix @ step
+        expected = step @ along
+        if expected > 0 and seen > SECANT_LEAST * expected:
+            matrix = matrix + np.outer(change, change) / seen - np.outer(along, along) / expected
+    return matrix
 
 
 def optimize(
@@ -174,28 +202,35 @@ def optimize(
     if not state.finite:
         raise FloatingPointError("chi2 or its derivatives are not finite at the starting values")
     damping, converged, iteration = 1e-3, False, 0
+    pairs, failed = [], 0
     for iteration in range(1, max_iterations + 1):  # noqa: B007 (reported)
         low, high = _box(state.z, confined, free)
-        undamped = box_step(state.curvature, state.gradient, low, high)
-        decrease = -(2.0 * state.gradient @ undamped + undamped @ state.curvature @ undamped)
-        if decrease < tolerance:
+        curvature = secant_matrix(state.curvature, pairs[-SECANT_PAIRS:])
+        undamped = box_step(curvature, state.gradient, low, high)
+        decrease = -(2.0 * state.gradient @ undamped + undamped @ curvature @ undamped)
+        if decrease < tolerance or (decrease < STALLED[0] * tolerance and failed >= STALLED[1]):
             converged = True
             break
-        matrix = state.curvature.copy()
+        matrix = curvature.copy()
         diagonal = np.diag_indices_from(matrix)
         matrix[diagonal] *= np.where(free, 1.0 + damping, 1.0)
         step = box_step(matrix, state.gradient, low, high)
         trial, objective = project(state.z + step)
         fall = state.objective - objective
         found = full(trial) if fall > 0 else state
+        if transform.terms is not None:  # not quadratic in the linear ones: see what it came to
+            fall = min(fall, state.objective - found.objective) if found is not state else fall
         if fall > 0 and found.finite:
-            predicted = -(state.gradient @ step + 0.5 * step @ state.curvature @ step)
+            predicted = -(state.gradient @ step + 0.5 * step @ curvature @ step)
             if fall > 0.75 * predicted:
                 damping = max(damping / 8.0, 1e-7)
             elif fall < 0.25 * predicted:
                 damping *= 4.0
-            state = found
+            if decrease < SECANT_BELOW:
+                pairs.append((found.z - state.z, found.gradient - state.gradient))
+            state, failed = found, 0
         else:
+            failed += 1
             damping *= 8.0
             if damping > 1e8:  # no descent left at this precision
                 converged = decrease < 100.0 * tolerance

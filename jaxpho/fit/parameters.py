@@ -8,148 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxpho.core.scene import NUISANCE, POINT_ROW, ROW, Scene
 from jaxpho.core.sources import SOURCE_TYPES, base_name
-from jaxpho.fit.options import FitOptions, PriorOptions, prior_keys
-from jaxpho.fit.transforms import Transform
+from jaxpho.fit.options import FitOptions, PriorOptions
+from jaxpho.fit.priors import prior_of, size_given_flux
+from jaxpho.fit.table import FLAT_WIDTH, Parameter, ParameterTable, SourceStart
 
-# The default prior; the mixtures reach down to n = .3, for whom flatter profiles are wanted.
-SERSIC_RANGE = (0.5, 8.0)
-FLAT_WIDTH = 1e6
-"""Standard deviation that stands for a flat prior of a flux, in units of its typical error: keeps
-the posterior proper where a band has no pixel of a source; elsewhere it shifts nothing by more
-than 1e-8 of itself (for an error a hundred times the typical one)."""
-
-
-@dataclass
-class SourceStart:
-    """A source as the fit sees it.
-
-    Attributes
-    ----------
-    type : str
-        Key of `SOURCE_TYPES`.
-    values : dict
-        (parameter, band or "") -> starting value; positions are offsets in arcsec.
-    fixed : frozenset
-        Parameters held at their values; "shape" holds all shapes, "position" ra and dec,
-        "all" everything.
-    size : float
-        Rough half-light radius, arcsec, for bounds.
-    """
-
-    type: str
-    values: dict[tuple[str, str], float]
-    fixed: frozenset[str] = frozenset()
-    size: float = 0.0
-
-    def holds(self, name: str) -> bool:
-        """Whether a parameter is held."""
-        groups = {"ra": "position", "dec": "position"}
-        group = groups.get(name, "flux" if base_name(name) == "flux" else "shape")
-        return not self.fixed.isdisjoint({name, group, "all"})
-
-
-@dataclass
-class Parameter:
-    """One free parameter."""
-
-    owner: Any
-    name: str
-    band: str
-    start: float
-    prior: PriorOptions
-    scale: float = 1.0
-    partner: int | None = None
-
-    @property
-    def label(self) -> tuple:
-        """(owner, name, band)."""
-        return (self.owner, self.name, self.band)
-
-    @property
-    def linear(self) -> bool:
-        """Whether the model is linear in it and it is unbounded: solved for directly."""
-        linear_name = base_name(self.name) in ("flux", "sky") and not self.log
-        return linear_name and self.prior.low is None and self.prior.high is None
-
-    @property
-    def log(self) -> bool:
-        """Whether its natural coordinate is the logarithm."""
-        return self.prior.name.startswith("log_")
-
-
-@dataclass
-class ParameterTable:
-    """All free parameters of a patch and the index arrays that read them."""
-
-    parameters: list[Parameter]
-    scene: Scene
-    fixed: dict = field(default_factory=dict)
-
-    @property
-    def labels(self) -> list[tuple]:
-        """Labels of the free parameters."""
-        return [p.label for p in self.parameters]
-
-    @property
-    def linear(self) -> np.ndarray:
-        """[n] bool, linear and unbounded parameters."""
-        return np.array([p.linear for p in self.parameters], bool)
-
-    def start(self, n: int, dtype=np.float32) -> np.ndarray:
-        """Starting theta padded with zeros to n."""
-        out = np.zeros(n, dtype)
-        out[: len(self.parameters)] = [p.start for p in self.parameters]
-        return out
-
-    def bounds(self) -> np.ndarray:
-        """[npar, 2] lowest and highest value of each parameter, infinite where it has none."""
-        ends = [(p.prior.low, p.prior.high) for p in self.parameters]
-        out = np.array(ends, float).reshape(-1, 2)  # None becomes nan
-        return np.where(np.isnan(out), [-np.inf, np.inf], out)
-
-    def transform(self, n: int, dtype=np.float32) -> Transform:
-        """Transform arrays padded to n (padding: standard normal)."""
-        low, high, centre, mean, precision = np.zeros((5, n))
-        scale = np.ones(n)
-        log, bounded, disc = np.zeros((3, n), bool)
-        partner = np.arange(n, dtype=np.int32)
-        high += 1.0
-        precision[len(self.parameters) :] = 1.0
-        for i, p in enumerate(self.parameters):
-            prior = p.prior
-            log[i] = p.log
-            convert = math.log if log[i] else float
-            if p.partner is not None:
-                disc[i], partner[i], high[i] = True, p.partner, prior.high
-            elif prior.low is not None and prior.high is not None:
-                bounded[i], low[i], high[i] = True, convert(prior.low), convert(prior.high)
-            else:
-                centre[i] = convert(p.start) if not p.linear else 0.0
-                scale[i] = p.scale
-            if prior.sigma is not None:
-                mean[i] = convert(prior.mean if prior.mean is not None else p.start)
-                precision[i] = 1.0 / prior.sigma
-            elif p.linear:
-                precision[i] = 1.0 / (FLAT_WIDTH * p.scale)
-        floats = {
-            "low": low, "high": high, "centre": centre, "scale": scale,
-            "mean": mean, "precision": precision,
-        }  # fmt: skip
-        return Transform(
-            log=jnp.asarray(log),
-            bounded=jnp.asarray(bounded),
-            disc=jnp.asarray(disc),
-            partner=jnp.asarray(partner),
-            **{k: jnp.asarray(v, dtype) for k, v in floats.items()},
-        )
+__all__ = ["FLAT_WIDTH", "Parameter", "ParameterTable", "SourceStart", "build_parameters"]
 
 
 def parameter_bucket(n: int) -> int:
@@ -178,48 +48,6 @@ class _Builder:
         return len(self.parameters) - 1
 
 
-def _default_prior(name: str, start: SourceStart, options: FitOptions, pixel: float):
-    base = base_name(name)
-    if base == "flux":
-        return PriorOptions("flat")
-    if base in ("ra", "dec"):
-        reach = max(3.0 * pixel, 0.5 * start.size)
-        return PriorOptions("uniform", low=-reach, high=reach)
-    if base == "rhalf":
-        largest = max(20.0 * start.size, 60.0 * pixel)
-        return PriorOptions("log_uniform", low=0.02 * pixel, high=largest)
-    if base == "sersic":
-        return PriorOptions("uniform", low=SERSIC_RANGE[0], high=SERSIC_RANGE[1])
-    e_max = (1.0 - options.q_min) / (1.0 + options.q_min)
-    return PriorOptions("uniform", low=-e_max, high=e_max)
-
-
-def _prior(name: str, start: SourceStart, value: float, options: FitOptions, pixel: float):
-    """Prior of a source's parameter: the component's own, the parameter's, or the default."""
-    base = base_name(name)
-    own, general = prior_keys(name)
-    default = _default_prior(name, start, options, pixel)
-    given = options.priors.get(own, options.priors.get(general))
-    if given is None:
-        prior = default
-    else:
-        low, high = given.low, given.high
-        if given.name in ("uniform", "log_uniform") or base in ("sersic", "e1", "e2", "rhalf"):
-            low = default.low if low is None else low
-            high = default.high if high is None else high
-            if low >= high:  # the one that was given says where, the default gives way
-                low, high = (low, 100.0 * low) if given.high is None else (0.01 * high, high)
-        mean = given.mean
-        if mean is None and base in ("ra", "dec", "e1", "e2"):
-            mean = 0.0
-        prior = PriorOptions(given.name, low, high, mean, given.sigma)
-    if base in ("ra", "dec"):  # given as offsets from the peak
-        shift = {k: getattr(prior, k) for k in ("low", "high", "mean")}
-        shift = {k: None if v is None else v + value for k, v in shift.items()}
-        prior = PriorOptions(prior.name, sigma=prior.sigma, **shift)
-    return prior
-
-
 def _add_source(b: _Builder, s: int, start: SourceStart, bands, options, pixel, noise) -> dict:
     """Add a source's parameters; returns (parameter, band) -> index."""
     kind = SOURCE_TYPES[start.type]
@@ -231,18 +59,31 @@ def _add_source(b: _Builder, s: int, start: SourceStart, bands, options, pixel, 
                 b.fixed[s, name, band] = value
                 index[name, band] = b.constant(value)
                 continue
-            prior = _prior(name, start, value, options, pixel)
+            prior = prior_of(name, start, value, options, pixel)
             scale = noise.get(band, 1.0) if name in kind.fluxes else pixel
-            if prior.name.startswith("log_"):
+            if prior.logarithmic:
                 value = value if value > 0 else prior.mean or prior.low or scale
                 scale = prior.sigma or 1.0  # of the logarithm, where the map is linear
-            index[name, band] = b.free(Parameter(s, name, band, value, prior, scale))
+            follow = None
+            if prior.name == "size_magnitude":
+                prior, follow = _follow(b, prior, index["flux" + name[len("rhalf") :], prior.band])
+            index[name, band] = b.free(Parameter(s, name, band, value, prior, scale, None, follow))
         if base_name(name) == "e2":
             _join_ellipticities(b, start, "e1" + name[2:], name, index)
     for component in kind.components:
         for name, value in component.fixed:
             index[name + component.suffix, ""] = b.constant(value)
     return index
+
+
+def _follow(b: _Builder, prior: PriorOptions, flux: int) -> tuple[PriorOptions, int | None]:
+    """The prior of a size and the free flux it follows; that of a held flux is log-normal."""
+    if flux >= 0:
+        return prior, flux
+    held = b.constants[-1 - flux]
+    soft = prior.softening or 1e-6 * max(abs(held), 1e-30)
+    median = math.exp(size_given_flux(prior, math.log(soft) + math.asinh(held / (2 * soft))))
+    return PriorOptions("log_normal", prior.low, prior.high, median, prior.sigma), None
 
 
 def _join_ellipticities(b: _Builder, start: SourceStart, e1: str, e2: str, index: dict) -> None:
@@ -256,7 +97,8 @@ def _join_ellipticities(b: _Builder, start: SourceStart, e1: str, e2: str, index
         held = start.values[e2 if parameter.name == e1 else e1, ""]
         e_max, prior = parameter.prior.high, parameter.prior
         room = math.sqrt(max(e_max**2 - held**2, (0.1 * e_max) ** 2))
-        parameter.prior = PriorOptions(prior.name, -room, room, prior.mean, prior.sigma)
+        parameter.prior = replace(prior, low=-room, high=room)
+        parameter.beside = held
 
 
 def _add_nuisances(b: _Builder, nuisances: Sequence, exposures, exposure_bands) -> np.ndarray:

@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxpho.core.blocks import TwoSum
 from jaxpho.core.fisher import normal_equations
+from jaxpho.core.general import delta_deviance, general_normal
 from jaxpho.core.likelihood import delta_chi2
 from jaxpho.core.patch import Patch
 from jaxpho.core.pixel import PixelMode
@@ -94,7 +95,8 @@ def evaluate(
     """
     patch, scene, tr, mixture = problem
     theta = physical(z, tr)
-    normal = normal_equations(
+    equations = normal_equations if patch.noise is None else general_normal
+    normal = equations(
         theta, scene, patch, mixture, reference, static.mode, linear_only, static.width
     )
     slope = jax.jacfwd(coordinate)(z, tr)
@@ -122,9 +124,10 @@ def model_of(theta: Array, problem: Problem, static: Static = DEFAULT_STATIC) ->
 
 
 def delta_of(theta: Array, problem: Problem, reference: Array | None, static: Static) -> TwoSum:
-    """chi2 per exposure [E] relative to the reference, by the fused kernel."""
+    """chi2 (-2 ln likelihood for other noise) per exposure [E] relative to the reference."""
     gauss, sky = gaussians_of(theta, problem)
-    return delta_chi2(gauss, sky, problem.patch, reference, static.mode, static.width)
+    delta = delta_chi2 if problem.patch.noise is None else delta_deviance
+    return delta(gauss, sky, problem.patch, reference, static.mode, static.width)
 
 
 def log_likelihood(
@@ -141,6 +144,12 @@ def log_density(
     """Log posterior density in z (likelihood, priors and volume), up to a constant."""
     likelihood = log_likelihood(physical(z, problem.transform), problem, reference, static)
     return likelihood - _energy(z, problem.transform, 1.0)
+
+
+@jax.jit
+def prior_matrix(z: Array, tr: Transform, volume: Array | float) -> Array:
+    """Curvature of the priors in z, [n, n]; ``volume`` as for `evaluate`."""
+    return prior_curvature(jax.jacfwd(coordinate)(z, tr), z, tr, volume)
 
 
 to_physical = jax.jit(physical)

@@ -11,6 +11,7 @@ from jaxpho.errors import InputError
 from jaxpho.fit.options import FitOptions
 from jaxpho.fit.parameters import ParameterTable, SourceStart, build_parameters, parameter_bucket
 from jaxpho.fit.posterior import Problem
+from jaxpho.fit.prior_options import check_fluxes
 
 
 def _components(n: int) -> int:
@@ -41,6 +42,7 @@ def make_problem(
             f"the patch is packed for {packed_for} Gaussians per galaxy, the Sersic mixture "
             f"{mixture} has {radii}: pack it with n_radii={radii}"
         )
+    check_fluxes(options.priors, packed.bands, packed.unit)
     dtype = np.asarray(packed.patch.data).dtype
     n_e = len(packed.exposures)
     scales = np.abs(np.linalg.det(np.asarray(packed.patch.d)[:n_e, : packed.n_sources])) ** -0.5

@@ -88,7 +88,7 @@ def at_bound(table: ParameterTable, theta: np.ndarray) -> np.ndarray:
             out[i] = np.hypot(theta[i], theta[p.partner]) > (1 - DISC_MARGIN) * high
         elif low is not None and high is not None:
             values = np.array([low, theta[i], high], float)
-            if p.prior.name.startswith("log_"):
+            if p.prior.logarithmic:
                 values = np.log(np.maximum(values, 1e-300))
             fraction = (values[1] - values[0]) / (values[2] - values[0])
             out[i] = not BOUND_MARGIN < fraction < 1 - BOUND_MARGIN

@@ -1,144 +1,40 @@
-"""NUTS in coordinates whitened by the Fisher matrix at the mode.
+"""Draws from the posterior of a patch, by the method that is asked for.
 
-After whitening the posterior is close to a unit normal: the mass matrix stays the identity and only
-the step size is adapted, one for all chains, by their mean acceptance (Robbins & Monro 1951; the
-average of the second half is kept), which takes a dozen iterations. Trajectories of three steps,
-half a turn of a unit normal, are then the best: longer ones come back to where they began at two to
-five times the cost. Where a posterior is so far from normal that they do not suffice, NUTS may
-choose longer ones. Chains run as one vectorised program.
+After whitening with the Fisher matrix at the mode the posterior is close to a unit normal: the mass
+matrix stays the identity and only the step size is adapted, which takes a dozen iterations.
+Trajectories of three steps, half a turn of a unit normal, are then the best: longer ones come back
+to where they began at two to five times the cost. Where a posterior is so far from normal that they
+do not suffice, NUTS may choose longer ones.
 """
 
 import logging
-from functools import lru_cache, partial
-from typing import NamedTuple
+from dataclasses import asdict, replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.infer.hmc import hmc
-from numpyro.infer.util import ParamInfo, log_density
 
-from jaxpho.fit.draws import STATISTICS, Draws, Record, diagnose
-from jaxpho.fit.marginal import draw_linear
-from jaxpho.fit.models import marginal_model, unwhiten, whitened_model
+from jaxpho.fit.approximate import approximate
+from jaxpho.fit.chains import DONE, Chains
+from jaxpho.fit.checkpoint import Checkpoint, fingerprint
+from jaxpho.fit.diagnostics import diagnose, ebfmi
+from jaxpho.fit.draws import APPROXIMATE, Draws
+from jaxpho.fit.kernels import CHUNK, LONG_PHASE, Settings, sampler_of
 from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import SampleOptions
+from jaxpho.fit.positive import near_zero
+from jaxpho.fit.positive_mode import make_positive, positive_mode
 from jaxpho.fit.posterior import Problem, Static
-from jaxpho.fit.target import (
-    Arguments,
-    MarginalArguments,
-    make_arguments,
-    starting_energies,
-    whitening,
-)
-from jaxpho.fit.transforms import physical
+from jaxpho.fit.target import Arguments, make_arguments, root_of, whitening
 
 log = logging.getLogger("jaxpho.fit")
 
-CHUNK = 25
-"""Iterations of one call of the compiled program: warm-up and draws share it."""
-STEP_SIZE, RATE, SLOWER_AFTER = 0.8, 1.0, 5.0
-"""Of the adaptation: the first step, change of its logarithm by acceptance, iterations."""
-SHRINK_BELOW, SHRINK = 0.7, 0.7
-"""A round in which a chain accepts less than this share of the target makes the step smaller."""
-SHORT_DEPTH, SHORT_ENOUGH = 2, 0.1
-"""Depth of trees to begin with, and the effective samples a draw below which they may grow."""
-_SHORT_PHASE = 10**6
-"""numpyro has one depth for its warm-up, whose length this is, and one for later iterations."""
-TRIALS = 8
-"""Times that the first draws may be thrown away for a smaller step."""
-
-
-class Settings(NamedTuple):
-    """What a sampling program is compiled for."""
-
-    static: Static
-    max_tree_depth: int
-    marginal: bool = False
-
-
-class Adaptation(NamedTuple):
-    """Of the step size: iterations so far, the acceptance to reach, and whether it goes on."""
-
-    count: jax.Array
-    target: float
-    active: float
-
-
-class _Sampler:
-    """Compiled starts and steps of vectorised chains (numpyro's functional NUTS)."""
-
-    def __init__(self, settings: Settings):
-        self.settings = settings
-        model = marginal_model if settings.marginal else whitened_model
-        kind = MarginalArguments if settings.marginal else Arguments
-        model = partial(model, static=settings.static)
-
-        # compiled on its own, or every place in the tree that needs it would trace it again
-        @jax.jit
-        def energy(xi, arguments):
-            return -log_density(model, tuple(arguments), {}, {"xi": xi})[0]
-
-        self._init, self._sample = hmc(
-            potential_fn_gen=lambda *a: lambda xi: energy(xi, kind(*a)), algo="NUTS"
-        )
-        self.begin = jax.jit(jax.vmap(self._begin, (0, 0, 0, 0, None, None)))
-        self.advance = jax.jit(self._advance)
-        self.finish = jax.jit(self._finish)
-
-    def _begin(self, key, xi, energy, gradient, arguments: Arguments, step_size):
-        longest = self.settings.max_tree_depth
-        return self._init(
-            ParamInfo(xi, energy, gradient),
-            num_warmup=_SHORT_PHASE,
-            step_size=step_size,
-            adapt_step_size=False,
-            adapt_mass_matrix=False,
-            inverse_mass_matrix=jnp.ones_like(xi),
-            max_tree_depth=(min(SHORT_DEPTH, longest), longest),
-            model_args=tuple(arguments),
-            rng_key=key,
-        )
-
-    def _advance(self, state, arguments: Arguments, adaptation: Adaptation):
-        """`CHUNK` iterations of all chains; draws of xi and statistics are collected."""
-        sample = jax.vmap(lambda s: self._sample(s, model_args=tuple(arguments)))
-
-        def step(carry, _):
-            state, count = carry
-            size = state.adapt_state.step_size[0]
-            state = sample(state)
-            rate = adaptation.active * RATE / (1.0 + count / SLOWER_AFTER) ** 0.75
-            missing = jnp.mean(state.accept_prob) - adaptation.target
-            state = with_step_size(state, size * jnp.exp(rate * missing))
-            statistics = (
-                size, state.diverging, state.num_steps, state.accept_prob, state.energy,
-                state.potential_energy,
-            )  # fmt: skip
-            return (state, count + 1.0), (state.z, *statistics)
-
-        start = state, adaptation.count
-        (state, _), (xi, *statistics) = jax.lax.scan(step, start, length=CHUNK)
-        return state, xi, *statistics
-
-    def _finish(self, key, xi, arguments):
-        """Draws of theta [draw, chain, n] of those of xi."""
-
-        def one(key, xi):
-            a = arguments
-            if self.settings.marginal:
-                z = unwhiten(xi, a.layout, a.factor)
-                return draw_linear(key, z, a.problem, a.layout, a.reference, self.settings.static)
-            return physical(a.centre + jnp.sum(a.factor * xi, -1), a.problem.transform)
-
-        keys = jax.random.split(key, xi.shape[:2])
-        return jax.lax.map(lambda a: jax.vmap(one)(*a), (keys, xi))
-
-
-@lru_cache(maxsize=16)
-def _sampler(settings: Settings) -> _Sampler:
-    """One object per configuration: compiled programs live on it."""
-    return _Sampler(settings)
+ADAPTS = {"nuts_dense": "dense", "nuts_diagonal": "diagonal"}
+"""Methods of numpyro's own adaptation, and the mass matrix of each."""
+NO_EFFECT = ("save_every",)
+"""Options that a chain does not depend on."""
+WHITENING = ("z", "theta", "curvature")
+"""Of the mode, what the coordinates of a chain depend on."""
 
 
 def sample(
@@ -149,6 +45,10 @@ def sample(
     static: Static,
     linear: np.ndarray | None = None,
     label: str = "",
+    *,
+    fluxes: np.ndarray | None = None,
+    covariance: np.ndarray | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Draws:
     """Draw from the posterior of a patch.
 
@@ -165,6 +65,14 @@ def sample(
         [n] bool, what ``method="marginal"`` integrates over.
     label : str
         Begins the lines of the log, one after each round of draws.
+    fluxes : ndarray, optional
+        [n] bool, linear parameters that ``positive=True`` keeps above zero.
+    covariance : ndarray, optional
+        [n, n] covariance in z to whiten with, instead of the inverse of the Fisher matrix (see
+        `jaxpho.fit.warmstart`). It need not be exact: draws are right with any.
+    checkpoint : Checkpoint, optional
+        Where the state of the chains is kept. A sampling of the same problem, options and key that
+        was stopped goes on from there, and ends with the very draws of one that was not.
 
     Returns
     -------
@@ -172,91 +80,107 @@ def sample(
     """
     # numpyro draws momenta in the process's default precision, which must be the patch's
     with jax.enable_x64(problem.patch.data.dtype == jnp.float64):
-        return _sample(key, mode, problem, options, static, linear, label)
+        if not (options.positive and fluxes is not None and np.any(fluxes)):
+            return _sample(
+                key, mode, problem, options, static, linear, label, None, covariance, checkpoint
+            )
+        return _positive(
+            key, mode, problem, options, static, linear, label, fluxes, covariance, checkpoint
+        )
 
 
-def _sample(key, mode, problem, options, static, linear, label) -> Draws:
-    dtype = problem.patch.data.dtype
-    warmup_chunks = -(-options.num_warmup // CHUNK)
-    draw_chunks = -(-options.num_samples // CHUNK)
-    marginal = options.method == "marginal"
-    sampler = _sampler(Settings(static, options.max_tree_depth, marginal))
-    factor = whitening(mode.curvature)
-    mass_matrix = np.linalg.inv(factor @ factor.T)
-    start_key, chain_key, warmup_key, draw_key = jax.random.split(key, 4)
-    arguments = make_arguments(mode, problem, static, linear if marginal else None)
-    xi = 0.5 * jax.random.normal(start_key, (options.num_chains, len(arguments.factor)), dtype)
-    state = sampler.begin(
-        jax.random.split(chain_key, options.num_chains), xi,
-        *starting_energies(xi, arguments, static), arguments, STEP_SIZE,
+def _positive(key, mode, problem, options, static, linear, label, fluxes, covariance, checkpoint):
+    """Draws without negative fluxes; see `jaxpho.fit.positive`."""
+    positive = make_positive(fluxes, mode, problem)
+    wanted = np.array(positive.on)
+    marginal = options.method == "marginal" and linear is not None
+    on = near_zero(positive, mode.z) if marginal else wanted
+    for attempt in range(1 + int(wanted.sum())):
+        chosen = positive._replace(on=jnp.asarray(on))
+        found = positive_mode(mode, chosen, problem, static)
+        stage = None if checkpoint is None else checkpoint.stage(f"positive{attempt}")
+        integrated = linear & ~on if marginal else None
+        draws = _sample(
+            key, found, problem, options, static, integrated, label, chosen, covariance, stage
+        )
+        below = wanted & ~on & (draws.theta.min((0, 1)) < 0)
+        if not below.any():
+            break
+        # one that was taken for far above zero is not: it must not be integrated out
+        log.info("%s%d fluxes taken for far above zero are not: sampled again", label, below.sum())
+        on = on | below
+    return draws
+
+
+def _sample(key, mode, problem, options, static, linear, label, positive, covariance, checkpoint):
+    mark, saved = "", None
+    if checkpoint is not None:
+        kept = {k: v for k, v in asdict(options).items() if k not in NO_EFFECT}
+        mark = fingerprint(key, problem, repr(kept), repr(static), linear, positive, covariance)
+        saved = checkpoint.load(mark)
+    if saved is not None:
+        made = CHUNK * len(saved.chunks)
+        log.info("%ssampling goes on after %d iterations that were saved", label, made)
+        # the mode is found again, by programs that may round otherwise
+        mode = replace(mode, **{k: saved.state[f"mode_{k}"] for k in WHITENING})
+    marginal = options.method == "marginal" and linear is not None
+    arguments = make_arguments(
+        mode, problem, static, linear if marginal else None, positive, covariance
+    )
+    if options.method in APPROXIMATE:
+        return approximate(key, arguments, options, static, label)
+    adapts = ADAPTS.get(options.method, "")
+    spread = None
+    if adapts:
+        spread, arguments = arguments, _plain(arguments, mode)
+    settings = Settings(
+        static, options.max_tree_depth, marginal, adapts,
+        -(-options.warmup() // CHUNK) * CHUNK if adapts else LONG_PHASE, options.target_accept,
     )  # fmt: skip
+    chains = Chains(key, sampler_of(settings), arguments, options, label, spread, saved)
+    constant = {f"mode_{k}": np.asarray(getattr(mode, k)) for k in WHITENING}
+    while chains.progress.phase != DONE:
+        chains.advance()
+        if checkpoint is not None:
+            state, chunks = chains.save()
+            checkpoint.save(mark, state | constant, chunks, chains.progress.phase == DONE)
+    root = whitening(mode.curvature) if covariance is None else root_of(covariance)
+    return _collect(chains, np.linalg.inv(root @ root.T), options)
 
-    def keep(record, key, xi, found):
-        """Add a chunk to a record; its draws are the same whatever came before it."""
-        key = jax.random.fold_in(key, len(record.theta))
-        record.add(sampler.finish(key, xi, arguments), found)
 
-    warmup = Record()
-    for chunk in range(warmup_chunks):
-        adaptation = Adaptation(float(chunk * CHUNK), options.target_accept, 1.0)
-        state, xi, *found = sampler.advance(state, arguments, adaptation)
-        keep(warmup, warmup_key, xi, found)
-    sizes = np.log(warmup.all("step_size"))
-    step = float(np.exp(sizes[len(sizes) // 2 :].mean()))
-    # the first draws count only if every chain moved
-    constant = Adaptation(0.0, options.target_accept, 0.0)
-    for _ in range(TRIALS):
-        state = with_step_size(state, step)
-        after, xi, *found = sampler.advance(state, arguments, constant)
-        if _moving(found[STATISTICS.index("accept")], options):
-            break
-        state, step = after, SHRINK * step
-        keep(warmup, warmup_key, xi, found)
-    draws = Record()
-    keep(draws, draw_key, xi, found)
-    state = after
-    for rounds in range(1, options.max_rounds + 1):
-        while len(draws.theta) < rounds * draw_chunks:
-            state, xi, *found = sampler.advance(state, arguments, constant)
-            keep(draws, draw_key, xi, found)
-        theta = draws.chains()
-        rhat, ess = diagnose(theta)
-        spent = warmup.all("n_steps").sum() + draws.all("n_steps").sum()
-        log.info(
-            "%sround %d of at most %d: min ESS %.0f, max R-hat %.3f, %d gradients so far",
-            label, rounds, options.max_rounds, np.nanmin(ess), np.nanmax(rhat), spent,
-        )  # fmt: skip
-        if np.nanmax(rhat) < options.max_rhat and np.nanmin(ess) > options.min_ess:
-            break
-        if np.nanmin(ess) < SHORT_ENOUGH * theta.shape[0] * theta.shape[1]:
-            state = state._replace(i=jnp.full_like(state.i, _SHORT_PHASE))
-        if not _moving(draws.all("accept", draw_chunks), options):
-            step *= SHRINK
-            state = with_step_size(state, step)
+def _collect(chains: Chains, mass_matrix: np.ndarray, options: SampleOptions) -> Draws:
+    """What chains have drawn, and how they fared."""
+    warmup, draws, progress = chains.warmup, chains.draws, chains.progress
+    theta, statistics = draws.chains(), draws.statistics()
+    last = mass_matrix
+    if chains.adapts:
+        last = np.asarray(chains.state.adapt_state.inverse_mass_matrix, np.float64).mean(0)
+        last = np.linalg.inv(last) if last.ndim == 2 else np.diag(1.0 / last)
+        mass_matrix = np.eye(len(last))
     return Draws(
         theta=theta,
-        rhat=rhat,
-        ess=ess,
+        method=options.method,
+        worth=diagnose(theta),
+        ebfmi=ebfmi(statistics["energy"]),
         divergences=int(draws.all("diverging").sum()),
         gradients=int(draws.all("n_steps").sum()),
         warmup_gradients=int(warmup.all("n_steps").sum()),
         accept=float(draws.all("accept").mean()),
-        step_size=step,
-        rounds=rounds,
-        statistics=draws.statistics(),
+        step_size=float(np.mean(draws.all("step_size")[-1])),
+        rounds=progress.rounds,
+        redone=progress.redone,
+        over_budget=progress.over_budget,
+        pareto_k=float("nan"),
+        statistics=statistics,
         warmup=warmup.chains(),
         warmup_statistics=warmup.statistics(),
         mass_matrix_initial=mass_matrix,
-        mass_matrix_final=mass_matrix,
+        mass_matrix_final=last,
     )
 
 
-def _moving(accept, options: SampleOptions) -> bool:
-    """Whether every chain accepted enough, of acceptances [draw, chain]."""
-    return np.asarray(accept).mean(0).min() >= SHRINK_BELOW * options.target_accept
-
-
-def with_step_size(state, step_size: float):
-    """The state of vectorised chains with one step size for all."""
-    sizes = jnp.full_like(state.adapt_state.step_size, step_size)
-    return state._replace(adapt_state=state.adapt_state._replace(step_size=sizes))
+def _plain(arguments: Arguments, mode: Optimum) -> Arguments:
+    """The same density in z itself, for those who adapt a mass matrix of their own."""
+    n = len(mode.z)
+    dtype = arguments.centre.dtype
+    return arguments._replace(centre=jnp.zeros(n, dtype), factor=jnp.eye(n, dtype=dtype))

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxpho.fit.prior_terms import PriorTerms, extra_curvature, extra_energy, means
+
 
 class Transform(NamedTuple):
     """Arrays [n] describing transform and prior of every parameter.
@@ -30,6 +32,8 @@ class Transform(NamedTuple):
         int32, index of the other ellipticity (itself when not a disc).
     mean, precision : Array
         normal prior of t: mean and 1/sigma (0: flat).
+    terms : PriorTerms, optional
+        What the priors have beyond that.
     """
 
     log: Array
@@ -42,6 +46,7 @@ class Transform(NamedTuple):
     partner: Array
     mean: Array
     precision: Array
+    terms: PriorTerms | None = None
 
 
 def coordinate(z: Array, tr: Transform) -> Array:
@@ -86,7 +91,9 @@ def inverse(theta: Array, tr: Transform, margin: float = 1e-4) -> Array:
 
 def prior_energy(z: Array, tr: Transform) -> Array:
     """Minus the log prior density in the coordinates t, without constants."""
-    return 0.5 * jnp.sum(((coordinate(z, tr) - tr.mean) * tr.precision) ** 2)
+    t = coordinate(z, tr)
+    energy = 0.5 * jnp.sum(((t - means(t, tr)) * tr.precision) ** 2)
+    return energy if tr.terms is None else energy + extra_energy(z, t, tr)
 
 
 def log_volume(z: Array, tr: Transform) -> Array:
@@ -111,11 +118,18 @@ def prior_curvature(slope: Array, z: Array, tr: Transform, volume: Array | float
     -----
     For the normal priors the Gauss-Newton part, which is all for linear maps. For the volume the
     diagonal, where it is positive; logistic maps have no other, discs have none other at e = 0.
+    For `PriorTerms` see there.
     """
-    weighted = tr.precision[:, None] * slope
+    deviation = slope
+    if tr.terms is not None:
+        t = coordinate(z, tr)
+        follow = jax.jacfwd(lambda t: t - means(t, tr))(t)
+        deviation = jnp.matmul(follow, slope, precision=jax.lax.Precision.HIGHEST)
+    weighted = tr.precision[:, None] * deviation
     s = jax.nn.sigmoid(z)
     norm = 1.0 + z * z + z[tr.partner] ** 2
     disc = jnp.maximum(4.0 * (norm - 2.0 * z * z) / norm**2, 0.0)
     bent = jnp.where(tr.bounded, 2.0 * s * (1.0 - s), jnp.where(tr.disc, disc, 0.0))
     square = jnp.matmul(weighted.T, weighted, precision=jax.lax.Precision.HIGHEST)
-    return square + jnp.diag(volume * bent)
+    square = square + jnp.diag(volume * bent)
+    return square if tr.terms is None else square + extra_curvature(z, tr, coordinate)

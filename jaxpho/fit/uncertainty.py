@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxpho.core.sources import base_name
+from jaxpho.fit.checkpoint import Checkpoint
 from jaxpho.fit.draws import Draws
 from jaxpho.fit.optimize import Z_LIMIT, Optimum
 from jaxpho.fit.options import SampleOptions
@@ -25,9 +29,14 @@ def laplace(optimum: Optimum, problem: Problem) -> tuple[np.ndarray, np.ndarray]
 
 
 def draw(
-    fitter, optimum: Optimum, sampling: SampleOptions, key, label: str = ""
+    fitter,
+    optimum: Optimum,
+    sampling: SampleOptions,
+    key,
+    label: str = "",
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Draws, list[str]]:
-    """Mode of the density in z (which exists even where the optimum is at a bound), then NUTS.
+    """Mode of the density in z (which exists even where the optimum is at a bound), then draws.
 
     Parameters
     ----------
@@ -36,6 +45,7 @@ def draw(
     sampling : SampleOptions
     key : PRNG key, or None
     label : begins the lines of the log.
+    checkpoint : where the sampler keeps its state.
 
     Returns
     -------
@@ -49,13 +59,29 @@ def draw(
     mode = fitter.optimize(np.asarray(theta), with_volume=True)
     key = jax.random.PRNGKey(0) if key is None else key
     problem, limits, text = _near_mode(fitter, mode)
-    draws = sample(key, mode, problem, sampling, fitter.static, fitter.linear, label)
     messages = [f"sampling: {text}"] if text else []
+    if sampling.method == "marginal" and problem.patch.noise is not None:
+        sampling = replace(sampling, method="nuts")
+        messages.append("fluxes are sampled, not integrated out: the noise is not independent "
+                        "and normal")  # fmt: skip
+    common = {"fluxes": _fluxes(fitter), "checkpoint": checkpoint}
+    rest = sampling, fitter.static, fitter.normal, label
+    draws = sample(key, mode, problem, *rest, **common)
     left = outside(limits, fitter.table, fitter.starts, draws.theta) if text else 0
     if left:
         messages.append(f"{left} draws left the shapes that these serve: sampled again without")
-        draws = sample(key, mode, fitter.problem, sampling, fitter.static, fitter.linear, label)
-    return draws, messages
+        if checkpoint is not None:
+            common["checkpoint"] = checkpoint.stage("full")
+        draws = sample(key, mode, fitter.problem, *rest, **common)
+    return fitter.noise.widen(draws, mode, fitter.problem, fitter.static), messages
+
+
+def _fluxes(fitter) -> np.ndarray:
+    """[n] bool: fluxes without bounds."""
+    out = np.zeros(fitter.n, bool)
+    for i, p in enumerate(fitter.table.parameters):
+        out[i] = fitter.linear[i] and isinstance(p.owner, int) and base_name(p.name) == "flux"
+    return out
 
 
 def _near_mode(fitter, mode: Optimum):

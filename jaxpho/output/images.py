@@ -61,7 +61,8 @@ class ImageAssembler:
         model = np.where(patch < 0, np.float32(0.0), self._model[name])
         good = exposure.ierr > 0
         residual = np.where(good, exposure.data - model, np.float32(np.nan))
-        chi = np.where(good, residual * exposure.ierr, np.float32(np.nan))
+        ierr = exposure.ierr / np.float32(getattr(exposure, "inflation", 1.0))
+        chi = np.where(good, residual * ierr, np.float32(np.nan))
         return {"MODEL": model, "RESIDUAL": residual, "CHI": chi, "PATCH": patch}
 
     def write(self, folder) -> list[Path]:

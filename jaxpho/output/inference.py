@@ -57,16 +57,8 @@ def write_inference_data(
 
 def groups_of(result: PatchResult, warmup: bool = True, pixels: bool = False) -> Groups:
     """The plain arrays of `to_inference_data`."""
-    if result.samples is None:
-        raise InputError(
-            f"patch {result.patch_id} has no draws (sample.method: none): no InferenceData"
-        )
-    owners = [owner[1] for owner, _, _ in result.labels if not isinstance(owner, int)]
-    coords = {
-        "source": [str(name) for name in result.source_ids],
-        "band": list(result.bands),
-        "exposure": list(dict.fromkeys(owners)),
-    }
+    _check_draws(result, "InferenceData")
+    coords = _coordinates(result)
     posterior, dims = _named(result, result.samples, coords)
     arrays = {"posterior": posterior, "sample_stats": _statistics(result.statistics)}
     if warmup and result.warmup is not None:
@@ -91,6 +83,26 @@ def groups_of(result: PatchResult, warmup: bool = True, pixels: bool = False) ->
         scalars(attrs),
         {name: unit for name, unit in units.items() if unit},
     )
+
+
+def named_draws(result: PatchResult) -> dict[str, np.ndarray]:
+    """Name -> draws [chain, draw, source(, band)], of nuisances [chain, draw, exposure]."""
+    _check_draws(result, "draws")
+    return _named(result, result.samples, _coordinates(result))[0]
+
+
+def _check_draws(result: PatchResult, what: str) -> None:
+    if result.samples is None:
+        raise InputError(f"patch {result.patch_id} has no draws (sample.method: none): no {what}")
+
+
+def _coordinates(result: PatchResult) -> dict[str, list]:
+    owners = [owner[1] for owner, _, _ in result.labels if not isinstance(owner, int)]
+    return {
+        "source": [str(name) for name in result.source_ids],
+        "band": list(result.bands),
+        "exposure": list(dict.fromkeys(owners)),
+    }
 
 
 def _unit(name: str, flux: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,6 +19,15 @@ CHI_LIMIT = 5.0  # the residual panel shows -5 to 5 sigma
 COLORS = ("#00c2d1", "#ffb000", "#6fdc6f", "#ff7ab6", "#b9a4ff", "#ff8c5a")
 _MASKED = "#8f8f8f"
 _PANEL = 2.9  # inches
+
+
+class PatchFigure(Figure):
+    """A figure that notebooks show without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        FigureCanvasAgg(self).print_png(buffer)
+        return buffer.getvalue()
 
 
 def chosen_exposures(result: PatchResult, per_band: int = 2) -> list[int]:
@@ -79,12 +90,12 @@ def plot_patch(result: PatchResult, wcs: dict | None = None, per_band: int = 2) 
     chosen = chosen_exposures(result, per_band)
     rows = [(e, *stamp(result.pixels[result.exposures[e]])) for e in chosen]
     if not rows:
-        figure = Figure(figsize=(4, 1.5))
+        figure = PatchFigure(figsize=(4, 1.5))
         figure.text(0.5, 0.5, f"patch {result.patch_id}: no pixels", ha="center", va="center")
         return figure
     aspects = [image["data"].shape[0] / image["data"].shape[1] for _, image, _ in rows]
     heights = [_PANEL * min(max(a, 0.45), 1.6) + 0.1 for a in aspects]
-    figure = Figure(figsize=(3 * _PANEL + 2.6, sum(heights) + 0.9), layout="constrained")
+    figure = PatchFigure(figsize=(3 * _PANEL + 2.6, sum(heights) + 0.9), layout="constrained")
     axes = figure.subplots(len(rows), 3, squeeze=False, height_ratios=heights)
     for row, (e, image, corner) in zip(axes, rows, strict=True):
         _draw_row(figure, row, result, e, image, corner, (wcs or {}).get(result.exposures[e]))
@@ -137,7 +148,9 @@ def _draw_row(figure, row, result, e, image, corner, wcs):
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
     name = result.exposures[e]
-    row[0].set_ylabel(f"{result.exposure_bands[e]}   {_short(name)}", fontsize=9, parse_math=False)
+    band = result.exposure_bands[e]
+    label = band if name == band else f"{band}   {_short(name)}"
+    row[0].set_ylabel(label, fontsize=9, parse_math=False)
     for axis in row:
         axis.tick_params(labelsize=8)
         axis.locator_params(nbins=5)

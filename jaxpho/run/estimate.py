@@ -22,6 +22,8 @@ EVALUATION_SECONDS = 5e-9
 """Time of one pixel x Gaussian evaluation with its gradient."""
 MAP_EVALUATIONS = 30
 GRADIENTS_PER_DRAW = 3.5
+SVI_GRADIENTS = 8
+"""Of one step."""
 ROUNDS = 2.0
 """Rounds of draws that a typical patch takes to reach its targets."""
 MAP_COMPILE_SECONDS, SAMPLE_COMPILE_SECONDS = 8.0, 10.0
@@ -136,8 +138,10 @@ def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
         for component in SOURCE_TYPES[peak.type].components
     )
     sample, calls = config.sample, MAP_EVALUATIONS
-    if sample.method != "none":
-        draws = sample.num_warmup + min(ROUNDS, sample.max_rounds) * sample.num_samples
+    if sample.method == "svi":
+        calls += SVI_GRADIENTS * sample.svi_steps
+    elif sample.method not in ("none", "laplace"):
+        draws = sample.warmup() + min(ROUNDS, sample.max_rounds) * sample.num_samples
         calls += GRADIENTS_PER_DRAW * sample.num_chains * draws
     seconds = PATCH_SECONDS + calls * tiles * TILE_PIXELS * gaussians * EVALUATION_SECONDS
     kinds = tuple(sorted(Counter(peak.type for peak in peaks).items()))

@@ -16,11 +16,12 @@ from jaxpho.data.detect import detect_peaks
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.ingest import ImageSet, Skipped, read_images
 from jaxpho.data.moments import fill_starts
+from jaxpho.data.noise import tell_noise
 from jaxpho.data.regions import Region, cut_field
 from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError
 from jaxpho.fit import flags
-from jaxpho.fit.options import keys_of
+from jaxpho.fit.prior_options import check_fluxes, keys_of
 
 log = logging.getLogger("jaxpho.field")
 
@@ -92,11 +93,13 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
         require_psf=True,
         precision=config.precision,
     )
+    tell_noise(images.exposures, config.noise.inflation, config.noise.correlation)
     peaks = read_positions(config, images)
     types = {peak.type for peak in peaks}
     for key in sorted(set(config.fit.priors) - keys_of(types)):
         log.warning("fit.priors.%s: no source has this parameter (types: %s)",
                     key, ", ".join(sorted(types)))  # fmt: skip
+    check_fluxes(config.fit.priors, config.bands, images.unit)
     _refuse_foreign_catalogue(images.exposures, peaks, config.patches)
     if prepare is not None:
         prepare(images.exposures, peaks)

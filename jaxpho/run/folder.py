@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from pathlib import Path
 
 from jaxpho.errors import InputError
 
 CATALOG = "catalog.fits"
-_PRODUCTS = ("config.yml", "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
+CHECKPOINTS = "checkpoints"
+"""Folder of the chains that a run is drawing; gone when it has ended."""
+NOISE = "noise.ecsv"
+_PRODUCTS = ("config.yml", "noise.ecsv", "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
              "patches/patch*.png", "patches/.patch*.part*", "images/.*.part*",
              "patches/patch*_posterior.nc", "forcepho/patches/patch*_samples.h5",
              "forcepho/patches/patch*_residuals.h5", "forcepho/config.json",
@@ -16,14 +21,15 @@ _PRODUCTS = ("config.yml", "patches/patch*_samples.h5", "patches/patch*_residual
 """Files of a run, and what a killed run leaves half written, apart from FITS files."""
 
 
-def claim(folder: Path, overwrite: bool, config: Path | None = None) -> None:
+def claim(folder: Path, overwrite: bool, config: Path | None = None, resume: bool = False) -> None:
     """Make sure that a run directory may be written; nothing is deleted here.
 
     Raises
     ------
     InputError
         When it is a file, holds the configuration itself (which the run would replace) or files
-        of other origin where a run writes, or an earlier run's results without `overwrite`.
+        of other origin where a run writes, or an earlier run's results without `overwrite` or
+        `resume`.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output: {folder} is a file, expected a folder")
@@ -40,10 +46,11 @@ def claim(folder: Path, overwrite: bool, config: Path | None = None) -> None:
             )
     if not (folder / CATALOG).exists() and not (folder / "patches").exists():
         return
-    if not overwrite:
+    if not (overwrite or resume):
+        more = "--resume to go on with it, " if (folder / CHECKPOINTS).exists() else ""
         raise InputError(
-            f"output: {folder} holds the results of an earlier run; give --overwrite, or another "
-            "folder with --output"
+            f"output: {folder} holds the results of an earlier run; give {more}--overwrite, or "
+            "another folder with --output"
         )
 
 
@@ -76,6 +83,14 @@ def clear(folder: Path) -> None:
     for path in found + [path for path in _fits(folder) if _own(path)]:
         if path.is_file():
             path.unlink()
+
+
+def forget(folder: Path) -> None:
+    """Delete the chains that a run has saved to go on from."""
+    for path in folder.glob(f"{CHECKPOINTS}/patch*"):
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        (folder / CHECKPOINTS).rmdir()
 
 
 def _fits(folder: Path) -> list[Path]:

@@ -25,12 +25,14 @@ from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.result import PatchResult
 from jaxpho.inference_data import check_arviz
 from jaxpho.output.catalog import make_table, row_of_peak, rows_of_patch, write_catalog
+from jaxpho.output.checkpoint import FolderCheckpoint
 from jaxpho.output.derived import SourceView, sky_position
 from jaxpho.output.images import ImageAssembler
+from jaxpho.output.noise import noise_summary, write_noise
 from jaxpho.prepare import PSFQuality, prepare_psfs
 from jaxpho.run import stop
 from jaxpho.run.field import Field, load_field, n_radii
-from jaxpho.run.folder import CATALOG, clear, protect
+from jaxpho.run.folder import CATALOG, CHECKPOINTS, NOISE, clear, forget, protect
 from jaxpho.run.products import held_sources, make_archive, write_products
 from jaxpho.run.version import version
 
@@ -84,13 +86,14 @@ class RunState:
             log.error("%s not written (%s)", self.folder / CATALOG, _first_line(error))
 
 
-def run(config: Config, quiet: bool = False) -> int:
+def run(config: Config, quiet: bool = False, fresh: bool = False) -> int:
     """Carry out a run.
 
     Parameters
     ----------
     config : the configuration; `output` is created.
     quiet : no progress bar.
+    fresh : chains that a killed run has saved are deleted, not gone on with.
 
     Returns
     -------
@@ -118,8 +121,11 @@ def run(config: Config, quiet: bool = False) -> int:
     found = load_field(config, prepare)
     folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
+    if fresh:
+        forget(folder)
     with replacing(folder / "config.yml") as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
+    write_noise(folder / NOISE, found.exposures)
     flag_poor_psfs(found, quality)
     state = RunState(config, found)
     state.archive = make_archive(config, found)
@@ -144,6 +150,7 @@ def run(config: Config, quiet: bool = False) -> int:
         if state.rows:
             state.save_catalog()
         write_images(state)
+    forget(folder)
     return _summary(state, time.monotonic() - clock)
 
 
@@ -151,11 +158,11 @@ def _stopped(state: RunState) -> str:
     """What an interrupted run leaves behind, and how to go on."""
     done = len(state.rows)
     if not done:
-        return "no source was finished, the same command starts again (fitted PSFs are kept)"
+        return "no source was finished, the same command goes on (PSFs and chains are kept)"
     return (
         f"{done} of {len(state.field.peaks)} sources are in {state.folder / CATALOG}, the others "
-        "are flagged unfinished; to start again, give --overwrite (fitted PSFs are used again) "
-        "or another --output"
+        "are flagged unfinished; to go on, give --resume; to start again, --overwrite (fitted "
+        "PSFs are used again) or another --output"
     )
 
 
@@ -298,6 +305,9 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
 
     auto = config.sources.sersic_mixture == "auto"
     fit = {"sample": config.sample, "key": key, "region": region}
+    if sampled and config.sample.method != "none":
+        path = state.folder / CHECKPOINTS / f"patch{region.patch_id}"
+        fit["checkpoint"] = FolderCheckpoint(path, config.sample.save_every)
     if not sampled:
         fit["sample"] = replace(config.sample, method="none")
     result = _fit(
@@ -314,7 +324,7 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
 def _fit(packed, peaks, config, *, sample: SampleOptions, region, **common) -> PatchResult:
     common["patch_id"] = region.patch_id
     try:
-        return fit_patch(packed, peaks, config.fit, sample, **common)
+        return fit_patch(packed, peaks, config.fit, sample, noise=config.noise, **common)
     except (ArithmeticError, ValueError, RuntimeError) as error:
         if sample.method == "none" or isinstance(error, InputError):
             raise
@@ -324,7 +334,9 @@ def _fit(packed, peaks, config, *, sample: SampleOptions, region, **common) -> P
             _first_line(error),
         )
         log.debug("traceback of patch %d", region.patch_id, exc_info=True)
-        result = fit_patch(packed, peaks, config.fit, replace(sample, method="none"), **common)
+        common.pop("checkpoint", None)
+        plain = replace(sample, method="none")
+        result = fit_patch(packed, peaks, config.fit, plain, noise=config.noise, **common)
         result.flags = np.asarray(result.flags) | flags.bit("low_ess")
         return result
 
@@ -381,6 +393,8 @@ def _summary(state: RunState, seconds: float) -> int:
     text = ", ".join(f"{name} {n}" for name, n in counts.most_common()) or "none"
     log.info("%d of %d sources measured in %.0f s", len(masks) - bad, len(masks), seconds)
     log.info("flags: %s", text)
+    for line in noise_summary(state.field.exposures):
+        log.info("%s: %s", line, state.folder / NOISE)
     for skipped in state.field.images.skipped:
         log.warning("exposure %s was left out: %s", skipped.name, skipped.reason)
     if not state.unsaved:

@@ -17,6 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 
 from jaxpho.errors import InputError
+from jaxpho.superscene.records import kept, pass_on
 
 log = logging.getLogger("jaxpho.workers")
 
@@ -32,12 +33,12 @@ class Outcome:
     ----------
     number : position of the job.
     error : one line, or "" when it went well.
-    records : log messages of the worker.
+    records : log messages of the worker (logger, level, text).
     """
 
     number: int
     error: str = ""
-    records: list[logging.LogRecord] = field(default_factory=list)
+    records: list[list] = field(default_factory=list)
 
 
 def run_jobs(function: Callable, jobs: Sequence[tuple], workers: int = 1) -> Iterator[Outcome]:
@@ -123,32 +124,10 @@ def _start() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-_PLAIN = logging.Formatter()
-
-
-class _Keeper(logging.Handler):
-    def __init__(self, records):
-        super().__init__()
-        self.records = records
-
-    def emit(self, record):
-        # arguments and tracebacks may be anything; text travels
-        record.msg, record.args = _PLAIN.format(record), None
-        record.exc_info = record.exc_text = None
-        self.records.append(record)
-
-
 def _work(function, number: int, job) -> Outcome:
     """In the worker: the call, its messages kept."""
-    records: list[logging.LogRecord] = []
-    logger, keeper = logging.getLogger("jaxpho"), _Keeper(records)
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    logger.addHandler(keeper)
-    try:
+    with kept() as records:
         outcome = _call(function, number, job)
-    finally:
-        logger.removeHandler(keeper)
     outcome.records = records
     return outcome
 
@@ -168,9 +147,6 @@ def _call(function, number: int, job) -> Outcome:
 
 def _told(outcome: Outcome) -> Outcome:
     """Pass the worker's messages on to the log of this process."""
-    for record in outcome.records:
-        logger = logging.getLogger(record.name)
-        if logger.isEnabledFor(record.levelno):
-            logger.handle(record)
+    pass_on(outcome.records)
     outcome.records = []
     return outcome

@@ -10,7 +10,7 @@ from synthetic_patch import derivative, oracle_model
 
 from jaxpho.data.exposure import Nuisance
 from jaxpho.fit import quality
-from jaxpho.fit.optimize import box_step, solve_scaled
+from jaxpho.fit.optimize import box_step, secant_matrix, solve_scaled
 from jaxpho.fit.options import FitOptions, PriorOptions
 from jaxpho.fit.uncertainty import laplace
 
@@ -390,3 +390,15 @@ def test_box_step_is_the_minimum_in_the_box(seed):
     bounds = list(zip(low * unit, high * unit, strict=True))
     other = minimize(model, np.zeros(12), jac=True, bounds=bounds, method="L-BFGS-B")
     assert model(step * unit)[0] <= other.fun + 1e-6 * abs(other.fun)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_secant_matrix_has_the_curvature_seen(seed):
+    rng = seeded(seed)
+    a, true = (m @ m.T + np.eye(6) for m in rng.standard_normal((2, 6, 6)))
+    steps = rng.standard_normal((2, 6))
+    found = secant_matrix(a, [(s, true @ s) for s in steps])
+    assert np.allclose(found @ steps[-1], true @ steps[-1])
+    assert np.allclose(found, found.T) and np.linalg.eigvalsh(found).min() > 0
+    # a direction of negative curvature, noise or a far point: left out
+    assert secant_matrix(a, [(steps[0], -steps[0])]) is a

@@ -147,7 +147,7 @@ def test_padding_changes_nothing():
     np.testing.assert_array_equal(nuisance_values(padded, wide)[:2], nuisance_values(plain, n))
     np.testing.assert_array_equal(nuisance_values(padded, wide)[2:], [[0, 0, 1, 0, 0, 0]] * 2)
     a, b = plain.transform(n), padded.transform(wide)
-    for name, x, y in zip(a._fields, a, b, strict=True):
+    for name, x, y in zip(a._fields[:-1], a[:-1], b[:-1], strict=True):
         np.testing.assert_array_equal(y[:n], x, err_msg=name)
     # padding parameters are unit normals
     np.testing.assert_array_equal(physical(jnp.zeros(wide), b)[n:], 0.0)
@@ -362,6 +362,22 @@ def test_one_ellipticity_beside_a_held_one():
         ("rhalf", {"name": "uniform", "low": -1.0}, "low >= 0"),
         ("ellipticity", {"name": "uniform", "high": 1.5}, "0 < high < 1"),
         ("ellipticity", {"name": "uniform", "low": 0.1, "high": 0.5}, "no low"),
+        ("ellipticity", {"name": "disk_galaxies", "high": 0.9}, "high <= 0.804"),
+        ("sersic", {"name": "elliptical_galaxies"}, "for ellipticity"),
+        ("flux", {"name": "truncated_normal", "sigma": 1.0}, "both low and high"),
+        ("position", {"name": "beta", "a": 1.0, "b": 2.0}, "flat, uniform or normal"),
+        (
+            "sersic",
+            {
+                "name": "size_magnitude",
+                "mean": 1.0,
+                "sigma": 1.0,
+                "slope": -1.0,
+                "band": "g",
+                "flux": 3.0,
+            },
+            "size_magnitude is for rhalf",
+        ),
     ],
 )
 def test_priors_that_cannot_be_are_refused(key, prior, words):
@@ -376,6 +392,13 @@ def test_priors_that_cannot_be_are_refused(key, prior, words):
         ({"name": "log_normal", "sigma": 1.0, "mean": 0.0}, "mean > 0"),
         ({"name": "log_uniform", "low": 0.0, "high": 1.0}, "low > 0"),
         ({"name": "uniform", "low": 2.0, "high": 1.0}, "not below"),
+        ({"name": "uniform", "sigma": 1.0}, "has no sigma"),
+        ({"name": "beta", "a": 2.0}, "expected a value for b"),
+        ({"name": "log_normal", "sigma": 1.0, "slope": 2.0}, "has no slope"),
+        (
+            {"name": "size_magnitude", "mean": 1.0, "sigma": 1.0, "slope": -1.0, "band": "g"},
+            "one of magnitude and flux",
+        ),
     ],
 )
 def test_impossible_numbers_are_refused(prior, words):

@@ -7,46 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from fit_case import draw, make_case, remake, z_of
+from fit_case import z_of
 from numpyro.infer import MCMC, NUTS, SVI, Trace_ELBO
 from numpyro.infer.autoguide import AutoLaplaceApproximation
 from numpyro.infer.util import log_density as numpyro_density
+from sample_case import case_of, mode_of
 
-from jaxpho.data.exposure import Nuisance
-from jaxpho.fit.draws import STATISTICS, diagnose
+from jaxpho.fit.draws import STATISTICS
+from jaxpho.fit.kernels import CHUNK, with_step_size
 from jaxpho.fit.models import whitened_model
 from jaxpho.fit.optimize import solve_scaled
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.posterior import DEFAULT_STATIC, log_density, model_of
-from jaxpho.fit.sample import CHUNK, sample, with_step_size
+from jaxpho.fit.sample import sample
 from jaxpho.fit.target import whitening
 from jaxpho.fit.uncertainty import laplace
 
 # Monte Carlo errors are compared at this many standard deviations: 30 numbers, one in 10^4
 SIGMAS = 4.0
 OPTIONS = SampleOptions(num_warmup=75, num_samples=200, num_chains=4, max_rounds=1)
-TYPES = ("sersic", "point", "point", "point")
-
-
-@cache
-def case_of(kind):
-    """One structure, so that both share the compiled sampler.
-
-    "linear": positions and shapes held, fluxes and skies free. "galaxy": one galaxy free beside
-    held stars.
-    """
-    s = remake(draw(6, TYPES, nuisances=True, flux=600.0), np.random.default_rng(3))
-    if kind == "linear":
-        sky = [Nuisance(sky="constant", sky_sigma=0.3)] * 2
-        held = (("position", "shape"), *[("position",)] * 3)
-        return make_case(s, held, nuisances=sky)
-    s = remake(draw(6, TYPES, flux=600.0), np.random.default_rng(3))
-    return make_case(s, ((), *[("all",)] * 3))
-
-
-@cache
-def mode_of(kind):
-    return case_of(kind).optimize(with_volume=True)
 
 
 @cache
@@ -141,7 +120,7 @@ def test_rounds_go_on_until_enough():
 
 def test_a_chain_that_stands_still_makes_the_step_smaller(monkeypatch):
     """Too large a step for all, as after an unlucky warm-up: the next rounds find their way."""
-    import jaxpho.fit.sample as module
+    import jaxpho.fit.chains as module
 
     sizes = []
 
@@ -162,7 +141,7 @@ def test_a_chain_that_stands_still_makes_the_step_smaller(monkeypatch):
 @pytest.mark.parametrize("first", [0.2, 5.0])
 def test_warm_up_finds_the_step(monkeypatch, first):
     """From far too small or too large a step to the acceptance asked for."""
-    import jaxpho.fit.sample as module
+    import jaxpho.fit.chains as module
 
     monkeypatch.setattr(module, "STEP_SIZE", first)
     options = (("num_warmup", 50), ("num_samples", 100), ("max_rounds", 1))
@@ -172,7 +151,7 @@ def test_warm_up_finds_the_step(monkeypatch, first):
 
 
 def test_trajectories_are_short_until_that_does_not_suffice(monkeypatch):
-    import jaxpho.fit.sample as module
+    import jaxpho.fit.chains as module
 
     options = (("num_warmup", 50), ("num_samples", 100), ("max_rounds", 2), ("min_ess", 1e9))
     short = draws_of.__wrapped__("galaxy", options=options)
@@ -181,20 +160,6 @@ def test_trajectories_are_short_until_that_does_not_suffice(monkeypatch):
     free = draws_of.__wrapped__("galaxy", options=options)
     np.testing.assert_array_equal(free.theta[:, :100], short.theta[:, :100])
     assert free.gradients > 1.2 * short.gradients
-
-
-def test_diagnose():
-    x = np.random.default_rng(0).standard_normal((4, 500, 3))
-    x[0, :, 1] += 3.0
-    x[..., 2] = 5.0
-    rhat, ess = diagnose(x)
-    assert rhat[0] < 1.02 and ess[0] > 1000
-    # draws that alternate know their mean well and their variance no better
-    turns = x[..., :1] * 0.2 + np.where(np.arange(500) % 2, 1.0, -1.0)[:, None]
-    assert diagnose(turns)[1][0] <= 2000
-    assert diagnose(turns[:, :, [0, 0]] * [1.0, 100.0])[1].min() > 0
-    assert rhat[1] > 1.5 and ess[1] < 50
-    assert not np.isfinite(rhat[2])  # a constant has no R-hat
 
 
 @pytest.mark.parametrize("scale", [0.0, 6.0])

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from jaxpho.fit.optimize import Z_LIMIT
+from jaxpho.fit.prior_terms import PriorTerms
 from jaxpho.fit.transforms import (
     Transform,
     coordinate,
@@ -135,6 +137,82 @@ def test_curvature_of_the_volume(x64):
     for z in 5.0 * np.random.default_rng(0).standard_normal((20, 8)):
         found = np.asarray(prior_curvature(slope, jnp.asarray(z), tr, 1.0))
         assert (np.diag(found) >= 0).all()
+
+
+def curved(dtype=np.float64):
+    """A size that follows a flux, a beta prior, and the shapes of both populations."""
+    tr = transform(dtype, normal=True)
+    follow, slope, family = np.arange(8, dtype=np.int32), np.zeros(8), np.zeros(8, np.int32)
+    follow[LOG_BOUNDED], slope[LOG_BOUNDED] = LINEAR, 0.3
+    first, second = np.zeros((2, 8))
+    first[BOUNDED], second[BOUNDED] = 0.7, 2.0
+    family[[E1, E2]], family[[F1, F2]] = 1, 2
+    precision = np.array(tr.precision)
+    precision[[BOUNDED, E1, E2, F1, F2]] = 0.0
+    floats = (np.asarray(a, dtype) for a in (slope, np.full(8, 2.0), first, second))
+    terms = PriorTerms(follow, *floats, family, np.zeros(8, dtype))
+    return tr._replace(precision=precision.astype(dtype), terms=terms)
+
+
+def test_energies_beyond_normals(x64):
+    """The densities by scipy and by the formulas of their sources, normalised where need be."""
+    tr = curved()
+
+    def expected(theta):
+        flux, size, n = theta[LINEAR], theta[LOG_BOUNDED], theta[BOUNDED]
+        mean, sigma = -1.0 + 0.3 * (np.log(2.0) + np.arcsinh(flux / 4.0)), 1 / 1.5
+        ends = (np.array([tr.low[LOG_BOUNDED], tr.high[LOG_BOUNDED]]) - mean) / sigma
+        out = stats.truncnorm(*ends, mean, sigma).logpdf(np.log(size))
+        out += stats.beta(1.7, 3.0, 0.5, 7.5).logpdf(n)
+        out += stats.norm(3.0, 10.0).logpdf(flux)
+        out += stats.norm(4.0, 0.5).logpdf(np.log(theta[LOG_LINEAR]))
+        e, f = np.hypot(theta[E1], theta[E2]), np.hypot(theta[F1], theta[F2])
+        out += np.log((1 - np.exp((e - 0.804) / 0.2539)) / ((1 + e) * np.hypot(e, 0.0256)))
+        return out - 2.368 * f - 6.691 * f * f
+
+    rng = np.random.default_rng(5)
+    # the last two with a size that its bounds cut, and a negative flux
+    points = [*rng.standard_normal((6, 8)), np.full(8, 0.1), np.full(8, 0.1)]
+    points[-2][LINEAR], points[-1][LINEAR] = 1e3, -30.0
+    values = [float(prior_energy(jnp.asarray(z), tr)) for z in points]
+    known = [-expected(np.asarray(physical(jnp.asarray(z), tr))) for z in points]
+    np.testing.assert_allclose(np.subtract(values, values[0]), np.subtract(known, known[0]), 1e-9)
+
+
+def test_curvature_beyond_normals(x64):
+    """Where the second derivative is positive it is that; elsewhere the nearest that is."""
+    tr = curved()
+    quiet = tr._replace(precision=np.zeros(8))
+    hessian = jax.jit(jax.hessian(lambda z: prior_energy(z, quiet)))
+    rng = np.random.default_rng(6)
+    for z in rng.standard_normal((10, 8)):
+        z = jnp.asarray(z)
+        slope = jax.jacfwd(coordinate)(z, tr)
+        exact = np.array(hessian(z))
+        exact[[LINEAR, LOG_BOUNDED]] = exact[:, [LINEAR, LOG_BOUNDED]] = 0.0  # of the normalisation
+        value, basis = np.linalg.eigh(exact)
+        nearest = (basis * np.maximum(value, 0)) @ basis.T
+        np.testing.assert_allclose(prior_curvature(slope, z, quiet, 0.0), nearest, atol=1e-9)
+        # size and flux: Gauss-Newton of (t - mean(flux)) / sigma
+        found = np.asarray(prior_curvature(slope, z, tr, 0.0)) - nearest
+        flux = float(coordinate(z, tr)[LINEAR])
+        row = np.zeros(8)
+        row[LOG_BOUNDED] = slope[LOG_BOUNDED, LOG_BOUNDED]
+        row[LINEAR] = -0.3 * 7.0 / np.sqrt(flux**2 + 16.0)
+        at = np.ix_([LINEAR, LOG_BOUNDED], [LINEAR, LOG_BOUNDED])
+        wanted = 1.5**2 * np.outer(row, row) + np.diag([(0.1 * 7.0) ** 2] + [0.0] * 7)
+        np.testing.assert_allclose(found[at], wanted[at], rtol=1e-9)
+
+
+@pytest.mark.parametrize("z", [Z_LIMIT, 15.0, 60.0])
+def test_terms_at_the_ends_are_finite_in_float32(z):
+    tr = curved(np.float32)
+    for signs in np.random.default_rng(1).choice([-1.0, 1.0], (10, 8)):
+        x = jnp.asarray(z * signs, jnp.float32)
+        slope = jax.jacfwd(coordinate)(x, tr)
+        values = (prior_energy(x, tr), jax.grad(prior_energy)(x, tr),
+                  prior_curvature(slope, x, tr, 1.0))  # fmt: skip
+        assert all(np.isfinite(v).all() for v in values)
 
 
 @pytest.mark.parametrize("z", [Z_LIMIT, 15.0, 60.0])

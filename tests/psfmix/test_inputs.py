@@ -1,11 +1,13 @@
 """PSF images in the shapes that simulators and image makers give them."""
 
+import h5py
 import numpy as np
 import pytest
 from astropy.io import fits
 
+from jaxpho.data.psfmodel import PSF_DTYPE
 from jaxpho.errors import InputError
-from psfmix.inputs import read_psf_image
+from psfmix.inputs import read_psf_cube, read_psf_image
 
 
 def image(shape=(9, 11)):
@@ -99,10 +101,81 @@ def test_bad_files(tmp_path):
     good = write(tmp_path / "good.fits", fits.PrimaryHDU(image()))
     with pytest.raises(InputError, match="no extension 'SCI'; it has: 0 PRIMARY"):
         read_psf_image(good, "SCI")
-    with pytest.raises(InputError, match="oversampling is 0; expected a positive number"):
+    with pytest.raises(InputError, match="--oversample is 0; expected a positive number"):
         read_psf_image(good, oversample=0)
     hdu = fits.PrimaryHDU(image())
     hdu.header["DET_SAMP"] = "four"
     text = write(tmp_path / "card.fits", hdu)
     with pytest.raises(InputError, match="card DET_SAMP is 'four'"):
         read_psf_image(text)
+
+
+@pytest.fixture
+def hdf5(tmp_path):
+    """Two images, one without attributes of its own, a cube and a spectrum."""
+    path = tmp_path / "psf.hdf5"
+    with h5py.File(path, "w") as file:
+        file.attrs["OVERSAMP"] = 3
+        file["a/spectrum"] = np.ones(5)
+        file["b/psf"] = image()
+        file["b/psf"].attrs["det_samp"] = np.int64(4)
+        file["c"] = image((2, 9, 11))
+        file["d"] = image((7, 7))
+    return path
+
+
+def test_hdf5(hdf5, caplog):
+    with caplog.at_level("INFO", "psfmix.inputs"):
+        found = read_psf_image(hdf5)
+    np.testing.assert_array_equal(found.image, image())
+    assert (found.ext, found.oversample, found.oversample_from) == (
+        "b/psf",
+        4,
+        "attribute DET_SAMP",
+    )
+    assert "no data set given, taking b/psf" in caplog.text and len(found.checksum) == 64
+    found = read_psf_image(hdf5, "/d")
+    assert found.image.shape == (7, 7) and found.oversample == 3
+    assert read_psf_image(hdf5, "c", plane=1).image.shape == (9, 11)
+    assert [plane.image.shape for plane in read_psf_cube(hdf5)] == [(9, 11)] * 2
+
+
+def test_bad_hdf5(hdf5, tmp_path):
+    for ext, message in (
+        ("e", r"has no data set 'e'; it has: a/spectrum, b/psf, c, d"),
+        ("a/spectrum", r"shape \(5,\); expected a 2-D image"),
+        ("c", "--plane chooses one of its 2 planes"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read_psf_image(hdf5, ext)
+    store = tmp_path / "store.h5"
+    with h5py.File(store, "w") as file:
+        file["r/parameters"] = np.zeros((1, 9, 2), PSF_DTYPE)
+        file["r/detector_locations"] = np.zeros((2, 1))
+    with pytest.raises(InputError, match=r"store of PSF mixtures already \(r/parameters\)"):
+        read_psf_image(store)
+    with h5py.File(tmp_path / "empty.h5", "w"):
+        pass
+    with pytest.raises(InputError, match="holds no image; it has: nothing"):
+        read_psf_image(tmp_path / "empty.h5")
+    damaged = tmp_path / "half.h5"
+    damaged.write_bytes(hdf5.read_bytes()[:600])
+    with pytest.raises(InputError, match="half.h5 is not a readable HDF5 file"):
+        read_psf_image(damaged)
+
+
+def test_no_message_within_a_message(tmp_path):
+    empty = write(tmp_path / "empty.fits", fits.PrimaryHDU())
+    with pytest.raises(InputError) as caught:
+        read_psf_image(empty)
+    assert "not a readable" not in str(caught.value)
+
+
+def test_plane_of_an_image(tmp_path):
+    flat = write(tmp_path / "flat.fits", fits.PrimaryHDU(image()))
+    with pytest.raises(InputError, match="--plane is for cubes"):
+        read_psf_image(flat, oversample=1, plane=0)
+    cube = write(tmp_path / "cube.fits", fits.PrimaryHDU(image((1, 9, 11))))
+    assert read_psf_image(cube, oversample=1, plane=0).image.shape == (9, 11)
+    with pytest.raises(InputError, match="expected a cube"):
+        read_psf_cube(flat, oversample=1)

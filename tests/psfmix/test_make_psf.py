@@ -1,5 +1,6 @@
 """The command make-psf from image to store, figures and FITS; and what it refuses."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from psfmix.make_psf import convert_psf_data, main
 from psfmix.options import make_parser
 
 OVERSAMPLE = 2
-QUICK = ["--num_warmup", "25", "--num_samples", "25", "-q"]
+QUICK = ["--num_warmup", "25", "--num_samples", "25"]
+UNSAMPLED = {"map", "--grid", "--locations"}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,8 @@ def psf(tmp_path_factory):
 
 
 def call(psf, out, *extra):
-    return main(["--band", "r", "--psf_image", str(psf), "--outname", str(out), *QUICK, *extra])
+    words = ["--band", "r", "--psf_image", str(psf), "--outname", str(out), "-q"]
+    return main([*words, *([] if UNSAMPLED & set(extra) else QUICK), *extra])
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +152,7 @@ def test_ladder_and_tolerance(psf, tmp_path, caplog):
         ({"data": np.full((21, 21), np.nan)}, "no finite pixel"),
         ({"data": -np.ones((21, 21))}, "both must be positive"),
         ({"args": ["--trim", "31"]}, "trim of 31 pixels leaves nothing"),
-        ({"args": ["--oversample", "0"]}, "oversampling is 0"),
+        ({"args": ["--oversample", "0"]}, "--oversample is 0.0; expected a positive number"),
         ({"args": ["--ngauss", "16"], "data": np.ones((9, 9))}, "81 usable pixels for 16"),
         ({"args": ["--ngauss", "0"]}, "--ngauss is 0; expected 1 to 16"),
         ({"args": ["--tolerance", "often"]}, "--tolerance is 'often'"),
@@ -237,11 +240,32 @@ def test_varying(tmp_path, capsys):
     places.write(tmp_path / "places.csv")
     out = tmp_path / "psf.h5"
     where = ("--locations", str(tmp_path / "places.csv"), "--ngauss", "2")
-    assert call(tmp_path / "cube.fits", out, *where) == 0
+    assert call(tmp_path / "cube.fits", out, *where, "--fitsout") == 0
     model = read_psf_store(out, "r").collapsed()
     assert model.parameters.shape == (5, 2)
     np.testing.assert_allclose(model.locations[:, 0], places["x"])
     assert "left_out" in model.attrs and (tmp_path / "psf_r.png").exists()
+    checksum = hashlib.sha256((tmp_path / "cube.fits").read_bytes()).hexdigest()
+    assert model.attrs["image_sha256"] == checksum and model.attrs["image_ext"] == "0 PRIMARY"
+    assert model.attrs["oversample_from"] == "card OVERSAMP"
+    with fits.open(tmp_path / "psf_r.fits") as hdus:
+        np.testing.assert_allclose(hdus["TARGET"].data, cube, rtol=1e-6)
+        worst = np.abs(hdus["RESIDUAL"].data).max((1, 2)) / np.max(cube, (1, 2))
+        assert worst.max() == pytest.approx(model.attrs["residual"], rel=1e-3)
+        assert len(hdus["PARAMETERS"].data) == 10
+        np.testing.assert_array_equal(hdus["PARAMETERS"].data["x"][::2], places["x"])
+    # the same images, one of them larger, in a folder
+    for k, picture in enumerate(cube):
+        part = np.pad(picture, 2) if k == 0 else picture
+        fits.PrimaryHDU(part, hdu.header).writeto(tmp_path / f"{k}.fits")
+    places["file"] = [f"{k}.fits" for k in range(5)]
+    places.write(tmp_path / "files.csv")
+    files = ("--locations", str(tmp_path / "files.csv"), "--ngauss", "1", "--savefig", "0")
+    assert call(tmp_path, tmp_path / "b.h5", *files, "--fitsout") == 0
+    attrs = read_psf_store(tmp_path / "b.h5", "r").attrs
+    assert attrs["image_count"] == 5 and len(attrs["image_sha256"]) == 64
+    with fits.open(tmp_path / "b_r.fits") as hdus:
+        assert hdus["MODEL", 1].shape == (35, 35) and hdus["MODEL", 5].shape == (31, 31)
     assert call(tmp_path / "cube.fits", out, *where, "--ladder", "1:2") == 2
     assert "are for one image" in capsys.readouterr().err
     assert call(tmp_path / "cube.fits", out, "--grid", "8") == 2
@@ -294,11 +318,20 @@ def test_draws_for_arviz(psf, tmp_path, capsys, monkeypatch):
         amp = file["r/parameters"]["amp"][0, 0]
     assert stats["diverging"].sum() == attrs["divergences"]
     assert data.attrs["image_sha256"] == attrs["image_sha256"]
+    # its amplitudes sum to the image less its background, and it is no worse than the optimum
+    data_sum = fits.getdata(psf).sum() - attrs["background"] * fits.getdata(psf).size
+    assert amp.sum() == pytest.approx(data_sum, rel=1e-5)
+    assert attrs["log_likelihood"] >= attrs["log_likelihood_optimum"]
+    assert call(psf, tmp_path / "map.h5", *words, "--method", "map") == 0
+    optimum = read_psf_store(tmp_path / "map.h5", "r").attrs
+    for key in ("residual", "ee_error"):
+        assert attrs[key] <= optimum[key] * (1 + 1e-3), key
+    assert draws["background"].min() < optimum["background"] < draws["background"].max()
     # the stored mixture is a draw, or the optimum that they lie about
     spread = draws["amp"].values.reshape(-1, 2)
     assert (np.abs(amp - spread.mean(0)) < 6 * spread.std(0)).all()
     for extra in (["--method", "map"], ["--grid", "64,64,2"]):
-        assert call(psf, out, *words, "--arviz", *extra) == 2
+        assert call(psf, out, *words[:-1], "--arviz", *extra) == 2
         assert "--arviz: expected the draws of --method nuts" in capsys.readouterr().err
     monkeypatch.setattr("jaxpho.inference_data.find_spec", lambda name: None)
     before = out.read_bytes()

@@ -6,18 +6,12 @@ import numpy as np
 import pytest
 
 from jaxpho.errors import InputError
-from psfmix.density import (
-    Density,
-    Layout,
-    Prior,
-    likelihood_target,
-    log_likelihood,
-    log_prior,
-    mixture_rows,
-)
+from psfmix.density import Density, likelihood_target, log_likelihood
 from psfmix.fit import fit_mixture, floor_of, from_array, render_parameters
+from psfmix.kernels import mixture_rows
 from psfmix.nuts import _free, sample_mixture
 from psfmix.posterior import COMPONENT_NAMES, diagnose
+from psfmix.priors import Layout, Prior, log_prior
 
 TRUE = np.array([[0.7, 0.05, -0.1, 0.8, 1.0, 0.15], [0.3, -0.2, 0.1, 6.0, 5.0, -0.8]])
 OVERSAMPLE = 2.0

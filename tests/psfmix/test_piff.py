@@ -76,6 +76,8 @@ def test_command(moffat, tmp_path):
     assert main([*argv, "--outname", str(out), "--savefig", "0"]) == 0
     stored = read_psf_store(out, "r").collapsed()
     assert len(stored.locations) == 4 and not stored.includes_pixel
+    assert stored.attrs["oversample_from"] == "PIFF model"
+    assert len(stored.attrs["image_sha256"]) == 64
     for x, y in stored.locations:
         drawn = model.draw(x=x + 1, y=y + 1, stamp_size=21, center=True).array
         mixture = render_parameters(stored.at(x, y), drawn.shape)

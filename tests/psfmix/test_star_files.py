@@ -1,5 +1,7 @@
 """make-psf --stars: images with catalogues, cubes of stamps, files written, and refusals."""
 
+import hashlib
+
 import h5py
 import numpy as np
 import pytest
@@ -76,7 +78,9 @@ def test_an_image_and_a_catalogue(image, tmp_path):
     with h5py.File(out) as file:
         attrs = dict(file["r"].attrs)
     assert attrs["star_count"] == 16 and attrs["star_used"] == 16 and attrs["order"] == 0
-    assert attrs["residual"] < 0.01 and len(attrs["stars_sha256"]) == 64
+    assert attrs["residual"] < 0.01 and attrs["ee_error"] < 0.01
+    for key, name in (("stars_sha256", "stars.csv"), ("image_sha256", "image.fits")):
+        assert attrs[key] == hashlib.sha256((folder / name).read_bytes()).hexdigest(), key
     with fits.open(tmp_path / "psf_r.fits") as hdus:
         table = Table.read(hdus["STARS"])
         assert hdus["RESIDUALS"].data.shape == (16, 41, 41)

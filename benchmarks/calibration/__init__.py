@@ -1,0 +1,1 @@
+"""Simulation-based calibration: are the errors of a fit right?"""

@@ -1,0 +1,1 @@
+"""Whole fields: catalogue state, patches in rounds, workers, ledger (docs/superscene.md)."""

@@ -1,0 +1,211 @@
+"""The catalogue of a field while it is sampled: what is known of every source by now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jaxpho.data.catalog import Peak
+from jaxpho.errors import InputError
+from jaxpho.superscene.graph import OverlapGraph, overlap_graph
+from jaxpho.superscene.layout import parameter_names, row_of
+from jaxpho.superscene.policy import Locks, Patch, SceneOptions, big_sources, plan_round
+
+STATUS = ("waiting", "bordering", "active", "done", "failed")
+
+
+@dataclass
+class CatalogState:
+    """N sources with at most P parameters each.
+
+    Attributes
+    ----------
+    peaks : the input catalogue.
+    bands : of the run.
+    graph : which sources overlap.
+    radius : [N] radius of influence, arcsec.
+    brightness : [N] decides which of the sources with equally many iterations comes first.
+    options : SceneOptions
+    parameters : [N, P] latest draws, in the order of `layout.parameter_names`, nan beyond a
+        source's own.
+    bounds : [N, P, 2] lowest and highest value, infinite where there is none.
+    covariance : [N, P, P] float32, latest covariance of each source's parameters (of the
+        sampler: the inverse of its mass matrix); nan where unknown.
+    iterations, patches : [N] sampled so far, and in how many patches.
+    flags : [N] bit masks of `jaxpho.fit.flags`.
+    failed : [N] bool, given up.
+    big : [N] bool, fitted in patches of their own.
+    """
+
+    peaks: Sequence[Peak]
+    bands: list[str]
+    graph: OverlapGraph
+    radius: np.ndarray
+    brightness: np.ndarray
+    options: SceneOptions
+    parameters: np.ndarray
+    bounds: np.ndarray
+    covariance: np.ndarray
+    iterations: np.ndarray
+    patches: np.ndarray
+    flags: np.ndarray
+    failed: np.ndarray
+    big: np.ndarray
+    locks: Locks = field(init=False)
+    active: set[int] = field(default_factory=set)
+
+    def __post_init__(self):
+        self.locks = Locks(self.graph, self.big)
+
+    def __len__(self) -> int:
+        return len(self.peaks)
+
+    def width(self, i: int) -> int:
+        """Number of parameters of a source."""
+        return len(parameter_names(self.peaks[i].type, self.bands))
+
+    def status(self, i: int) -> str:
+        """One of `STATUS`."""
+        if i in self.active:
+            return "active"
+        if self.locks.locked[i]:
+            return "bordering"
+        if self.failed[i]:
+            return "failed"
+        return "done" if self.iterations[i] >= self.options.target else "waiting"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of sources that have their iterations, that failed, and that wait."""
+        failed = int(self.failed.sum())
+        done = int(((self.iterations >= self.options.target) & ~self.failed).sum())
+        return {"done": done, "failed": failed, "waiting": len(self) - done - failed}
+
+    def plan(self, number: int, first: int) -> list[Patch]:
+        """The patches of the next round; see `policy.plan_round`."""
+        return plan_round(
+            number, first, self.graph, self.iterations, self.brightness, self.failed, self.big,
+            self.options,
+        )  # fmt: skip
+
+    def check_out(self, patch: Patch) -> None:
+        """Lock the sources of a patch; RuntimeError where one is in use."""
+        self.locks.take(patch.active, patch.fixed)
+        self.active.update(patch.active)
+
+    def release(self, patch: Patch) -> None:
+        """Unlock the sources of a patch."""
+        self.locks.release(patch.active, patch.fixed)
+        self.active.difference_update(patch.active)
+
+    def check_in(self, patch: Patch, latest, covariance=None, flags=None, iterations=None) -> None:
+        """Take over the outcome of a patch for its active sources.
+
+        Parameters
+        ----------
+        patch : Patch
+        latest : per active source [npar], the last draw. Never the mean: a mean of draws is no
+            draw, and neighbours held at means have errors that are too small.
+        covariance : per active source [npar, npar] or None.
+        flags : per active source bit masks, or None.
+        iterations : that were sampled; by default those of the patch.
+
+        Raises
+        ------
+        ValueError
+            For values that are not finite, or not as many as the sources have; nothing is
+            changed then.
+        """
+        rows = [np.asarray(row, float) for row in latest]
+        for i, row in zip(patch.active, rows, strict=True):
+            if row.shape != (self.width(i),):
+                raise ValueError(f"source {self.peaks[i].id}: expected {self.width(i)} parameters, "
+                                 f"found {row.shape}")  # fmt: skip
+            if not np.isfinite(row).all():
+                raise ValueError(f"source {self.peaks[i].id}: a parameter is not finite")
+        blocks = [None] * len(rows) if covariance is None else covariance
+        blocks = [None if block is None else np.asarray(block, np.float32) for block in blocks]
+        for row, block in zip(rows, blocks, strict=True):
+            if block is not None and block.shape != (len(row), len(row)):
+                raise ValueError(f"covariance of shape {block.shape} for {len(row)} parameters")
+        masks = [0] * len(rows) if flags is None else [int(mask) for mask in flags]
+        count = patch.iterations if iterations is None else int(iterations)
+        if count < 1:
+            raise ValueError(f"expected at least one iteration, found {count}")
+        for i, row, block, mask in zip(patch.active, rows, blocks, masks, strict=True):
+            self.parameters[i, : len(row)] = row
+            if block is not None:
+                self.covariance[i, : len(row), : len(row)] = block
+            # what a patch says of a source replaces what an earlier one said
+            self.flags[i] = self.peaks[i].flags | mask
+            self.iterations[i] += count
+            self.patches[i] += 1
+
+    def give_up(self, sources: Sequence[int], flags: int) -> None:
+        """No more patches for these sources: they keep their latest values, with flags."""
+        for i in sources:
+            self.failed[i] = True
+            self.flags[i] |= flags
+
+    @property
+    def digest(self) -> str:
+        """Fingerprint of catalogue and options: a run goes on only with the same ones."""
+        text = repr((self.bands, self.options, [(p.id, p.type) for p in self.peaks]))
+        out = hashlib.sha256(text.encode())
+        for array in (self.graph.points, self.radius, self.brightness, self.big, self.bounds):
+            out.update(np.ascontiguousarray(array).tobytes())
+        return out.hexdigest()
+
+
+def new_state(
+    peaks: Sequence[Peak],
+    bands: Sequence[str],
+    radius,
+    options: SceneOptions | None = None,
+    *,
+    brightness=None,
+    bounds=None,
+    excluded: Sequence[int] = (),
+) -> CatalogState:
+    """The state of a field before its first round.
+
+    Parameters
+    ----------
+    peaks : N sources with their starting values.
+    bands : of the run.
+    radius : [N] radius of influence, arcsec.
+    options : SceneOptions
+    brightness : [N]; by default the largest flux.
+    bounds : [N, P, 2]; by default none.
+    excluded : sources that are not fitted, for example without data.
+
+    Raises
+    ------
+    InputError
+        For positions and radii that are not finite.
+    """
+    options, bands, n = options or SceneOptions(), list(bands), len(peaks)
+    if n == 0:
+        raise InputError("superscene: expected at least one source, found none")
+    graph = overlap_graph([p.ra for p in peaks], [p.dec for p in peaks], radius)
+    width = max(len(parameter_names(kind, bands)) for kind in {p.type for p in peaks})
+    parameters = np.full((n, width), np.nan)
+    for i, peak in enumerate(peaks):
+        row = row_of(peak, bands)
+        parameters[i, : len(row)] = row
+    if brightness is None:
+        brightness = [max((f for f in p.flux.values() if np.isfinite(f)), default=-np.inf)
+                      for p in peaks]  # fmt: skip
+    if bounds is None:
+        bounds = np.broadcast_to([-np.inf, np.inf], (n, width, 2)).copy()
+    failed = np.zeros(n, bool)
+    failed[list(excluded)] = True
+    return CatalogState(
+        peaks, bands, graph, np.asarray(radius, float), np.asarray(brightness, float), options,
+        parameters, np.asarray(bounds, float), np.full((n, width, width), np.nan, np.float32),
+        np.zeros(n, np.int64), np.zeros(n, np.int64), np.array([p.flags for p in peaks], np.int64),
+        failed, big_sources(graph, options),
+    )  # fmt: skip
