@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpho.core.sources import SHAPE, SOURCE_TYPES, base_name
-from jaxpho.fit import quality
+from jaxpho.fit import quality, verdict
 from jaxpho.fit.advice import astrometry_gain
 from jaxpho.fit.blur import mixture_needed, too_coarse
 from jaxpho.fit.checkpoint import Checkpoint
-from jaxpho.fit.draws import SCALARS, Draws
+from jaxpho.fit.draws import Draws
 from jaxpho.fit.optimize import Optimum, optimize
 from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
 from jaxpho.fit.parameters import ParameterTable
@@ -277,8 +277,10 @@ def fit_patch(
         draws, said = draw(fitter, optimum, sampling, key, f"patch {patch_id}: ", checkpoint)
         messages += said
         seconds["sample"] = time.perf_counter() - clock
-        messages += _sampling_messages(table, peaks, areas, draws, sampling)
+        messages += verdict.messages(table, peaks, areas, draws, sampling)
     bound = quality.at_bound(table, optimum.theta[:n])
+    found = verdict.diagnostics(optimum, draws, table)
+    found["prior_dominated"] = _prior_dominated(fitter, optimum, covariance, draws)
     result = PatchResult(
         patch_id=patch_id,
         source_ids=[p.id for p in peaks],
@@ -294,9 +296,9 @@ def fit_patch(
         bounds=table.bounds(),
         **({} if draws is None else draws.of_parameters(n)),
         astrometry=astrometry_of(packed),
-        diagnostics=_diagnostics(optimum, draws, n) | {"mixture": mixture, "needed": needed},
+        diagnostics=found | {"mixture": mixture, "needed": needed},
         at_bound=bound,
-        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling),
+        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling, found),
         chi2=chi2,
         npix=npix,
         source_chi2=areas.chi2,
@@ -320,82 +322,37 @@ def fit_patch(
     return result
 
 
-def _diagnostics(optimum: Optimum, draws: Draws | None, n: int) -> dict:
-    out = {
-        "converged": optimum.converged,
-        "iterations": optimum.iterations,
-        "evaluations": optimum.evaluations,
-    }
-    if draws is not None:
-        out |= {k: getattr(draws, k) for k in SCALARS}
-        out["rhat"], out["ess"] = draws.rhat[:n], draws.ess[:n]
-    return out
+def _prior_dominated(fitter, optimum, covariance, draws: Draws | None) -> np.ndarray:
+    """[n] bool: parameters of sources whose error (of the draws, if any) is that of the prior.
 
-
-def _missed(table: ParameterTable, areas, draws: Draws, sampling: SampleOptions):
-    """[n] bool each: parameters whose ESS and R-hat miss the targets; None without draws.
-
-    The flux in a band where a source has no pixels is not measured, and does not count.
+    A prior of given width means to say what the data do not, and does not count.
     """
-    bands = list(areas.bands)
-    counts = np.array(
-        [
-            not (isinstance(p.owner, int) and p.band)
-            or areas.band_npix[p.owner, bands.index(p.band)] > 0
-            for p in table.parameters
-        ],
-        bool,
-    )
-    n = len(table.parameters)
-    return counts & ~(draws.ess[:n] >= sampling.min_ess), counts & ~(
-        draws.rhat[:n] <= sampling.max_rhat
-    )
+    table, tr = fitter.table, fitter.problem.transform
+    if draws is None:
+        natural = _coordinate_covariance(covariance, optimum.theta, tr)
+    else:
+        natural = np.diag(quality.coordinate_variance(draws.theta, tr))
+    own = np.array([isinstance(p.owner, int) for p in table.parameters], bool)
+    meant = np.array([fitter.options.narrows(p.name) for p in table.parameters], bool)
+    return quality.prior_dominated(natural, tr, len(table.parameters)) & own & ~meant
 
 
-def _sampling_messages(table, peaks, areas, draws: Draws, sampling: SampleOptions) -> list[str]:
-    """What was spent, and which sources missed the targets."""
-    n = len(table.parameters)
-    text = [
-        f"{draws.rounds} rounds of NUTS, {draws.gradients} gradients, "
-        f"min ESS {np.nanmin(draws.ess[:n]):.0f}, max R-hat {np.nanmax(draws.rhat[:n]):.3f}, "
-        f"{draws.divergences} divergences"
-    ]
-    low, high = _missed(table, areas, draws, sampling)
-    for bad, what in (
-        (low, f"fewer than {sampling.min_ess:g} effective samples (sample.min_ess)"),
-        (high, f"R-hat above {sampling.max_rhat:g} (sample.max_rhat)"),
-    ):
-        owners = [p.owner for p, b in zip(table.parameters, bad, strict=True) if b]
-        names = dict.fromkeys(str(peaks[o].id) if isinstance(o, int) else str(o[1]) for o in owners)
-        if names:
-            text.append(
-                f"WARNING {what} after {draws.rounds} of {sampling.max_rounds} rounds: "
-                f"{', '.join(names)}; more sample.max_rounds help"
-            )
-    return text
-
-
-def _flags(fitter, optimum, covariance, areas, draws, bound, sampling) -> np.ndarray:
+def _flags(fitter, optimum, covariance, areas, draws, bound, sampling, found) -> np.ndarray:
     """Flags of every source of the patch."""
     table, n = fitter.table, len(fitter.table.parameters)
     theta, cov = optimum.theta[:n], covariance[:n, :n]
     n_s = fitter.packed.n_sources
-    natural = _coordinate_covariance(covariance, optimum.theta, fitter.problem.transform)
     per_parameter = {
         "at_bound": bound,
         "nonfinite": ~(np.isfinite(theta) & np.isfinite(np.diag(cov))),
-        "prior_dominated": quality.prior_dominated(natural, fitter.problem.transform, n),
+        "prior_dominated": found["prior_dominated"],
     }
-    nuisance = np.array([not isinstance(p.owner, int) for p in table.parameters], bool)
-    # a prior of given width means to say what the data do not
-    meant = np.array([fitter.options.narrows(p.name) for p in table.parameters], bool)
-    per_parameter["prior_dominated"] &= ~nuisance & ~meant
     whole = [] if optimum.converged else ["no_convergence"]
     if draws is not None:
-        missed = _missed(table, areas, draws, sampling)
+        missed = verdict.missed(table, areas, draws, sampling)
         per_parameter["low_ess"], per_parameter["high_rhat"] = missed
-        if draws.divergences > 0.005 * draws.theta.shape[0] * draws.theta.shape[1]:
-            whole.append("divergences")
+        per_parameter["piled_up"] = found["piled_up"]
+        whole += verdict.flags_of_patch(draws)
     per_source = {
         "poor_fit": areas.chi2 > fitter.options.poor_chi2 * np.maximum(areas.npix, 20),
         "no_data": areas.npix == 0,

@@ -16,6 +16,7 @@ from jaxpho.data.catalog import Peak
 from jaxpho.errors import InputError
 from jaxpho.files import ascii_text, replacing
 from jaxpho.fit import flags as flag_registry
+from jaxpho.fit.draws import APPROXIMATE
 from jaxpho.fit.result import PatchResult
 from jaxpho.output import columns as registry
 from jaxpho.output.derived import (
@@ -93,6 +94,22 @@ def _put(row: dict, key: str, estimate: Estimate):
         row[key + end] = value
 
 
+_WORST = {
+    "rhat_max": ("rhat", np.nanmax),
+    "ess_min": ("ess", np.nanmin),
+    "ess_bulk_min": ("ess_bulk", np.nanmin),
+    "ess_tail_min": ("ess_tail", np.nanmin),
+}
+"""Columns that hold the worst of a source's parameters."""
+
+
+def _source_of_errors(result: PatchResult) -> str:
+    if result.samples is None:
+        return "laplace"
+    method = result.diagnostics.get("method", "")
+    return f"{method} draws" if method in APPROXIMATE else "samples"
+
+
 def _quality(result: PatchResult, view: SourceView, s: int) -> dict:
     own = [
         i
@@ -110,11 +127,16 @@ def _quality(result: PatchResult, view: SourceView, s: int) -> dict:
         "npix": int(result.source_npix[s]),
         "nexp": int(result.source_nexp[s]),
         "patch": int(result.patch_id),
-        "errors_from": "laplace" if result.samples is None else "samples",
-        "rhat_max": np.nan,
-        "ess_min": np.nan,
+        "errors_from": _source_of_errors(result),
+        **dict.fromkeys(_WORST, np.nan),
+        "divergences": int(result.diagnostics.get("divergences", -1)),
+        "ebfmi_min": float(np.min(result.diagnostics.get("ebfmi", np.nan))),
     }
-    for key, column, worst in (("rhat", "rhat_max", np.nanmax), ("ess", "ess_min", np.nanmin)):
+    for column in ("prior_dominated", "piled_up"):
+        marked = result.diagnostics.get(column)
+        names = [] if marked is None else [_label(result.labels[i]) for i in own if marked[i]]
+        out[column] = ",".join(names)
+    for column, (key, worst) in _WORST.items():
         values = result.diagnostics.get(key)
         if values is not None and own and np.isfinite(np.asarray(values)[own]).any():
             out[column] = float(worst(np.asarray(values)[own]))
@@ -161,7 +183,7 @@ def make_table(rows: Iterable[dict], bands, unit: str, meta: dict | None = None)
     keys = {key for row in rows for key in row}
     parts = [p for p in ("sersic", "disk", "bulge", "point") if f"flux_{p}_{bands[0]}" in keys]
     shapes = [suffix for suffix in ("", "_disk", "_bulge") if f"rhalf{suffix}" in keys]
-    samples = any(row.get("errors_from") == "samples" for row in rows)
+    samples = any(row.get("errors_from", "laplace") != "laplace" for row in rows)
     table = Table(meta=dict(meta or {}))
     for column in registry.expand(bands, parts, shapes, samples):
         table[column.name] = _table_column(column, rows, len(bands), unit)

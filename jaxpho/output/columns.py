@@ -49,9 +49,21 @@ QUALITY = (
     Column("npix", "", "i8", "unmasked pixels in the area of the source, all exposures"),
     Column("nexp", "", "i8", "exposures with unmasked pixels in the area of the source"),
     Column("patch", "", "i8", "number of the patch in which the source was fitted"),
-    Column("errors_from", "", "str", "laplace (curvature at the maximum) or samples"),
-    Column("rhat_max", "", "f8", "largest R-hat of the source's parameters"),
-    Column("ess_min", "", "f8", "smallest effective sample size of the source's parameters"),
+    Column(
+        "errors_from",
+        "",
+        "str",
+        "laplace (curvature at the maximum), samples (of the posterior), or laplace draws, svi "
+        "draws (of an approximation)",
+    ),
+    Column("rhat_max", "", "f8", "largest rank-normalised R-hat of the source's parameters"),
+    Column("ess_min", "", "f8", "the smaller one of ess_bulk_min and ess_tail_min"),
+    Column("ess_bulk_min", "", "f8", "smallest bulk effective sample size of its parameters"),
+    Column("ess_tail_min", "", "f8", "smallest tail effective sample size of its parameters"),
+    Column("divergences", "", "i8", "divergent transitions in the patch; -1 without samples"),
+    Column("ebfmi_min", "", "f8", "smallest E-BFMI of the patch's chains; below .3 is poor"),
+    Column("prior_dominated", "", "str", "parameters whose error is nearly that of the prior"),
+    Column("piled_up", "", "str", "parameters whose draws pile up at the edge of their range"),
 )
 SPREAD = (
     ("_err", "1 sigma of {}: posterior standard deviation with samples, else Laplace"),

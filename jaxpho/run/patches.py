@@ -20,6 +20,7 @@ from jaxpho.data.regions import Region
 from jaxpho.errors import InputError
 from jaxpho.files import replacing
 from jaxpho.fit import flags
+from jaxpho.fit.draws import method_text
 from jaxpho.fit.driver import fit_patch
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.result import PatchResult
@@ -73,7 +74,7 @@ class RunState:
                 peak = replace(peak, flags=peak.flags | UNFINISHED)
             rows.append(self.rows.get(i) or row_of_peak(peak, bands))
         meta = {"CREATOR": f"jaxpho {version()}", "SERSIC": self.field.mixture}
-        meta["SEED"] = self.config.seed
+        meta |= {"SEED": self.config.seed, "SAMPLER": method_text(self.config.sample.method)}
         table = make_table(rows, bands, self.field.images.unit, meta)
         self.saved, self.unsaved = time.monotonic(), False
         try:
@@ -158,7 +159,7 @@ def _stopped(state: RunState) -> str:
     """What an interrupted run leaves behind, and how to go on."""
     done = len(state.rows)
     if not done:
-        return "no source was finished, the same command goes on (PSFs and chains are kept)"
+        return "no source was finished, the same command starts again (PSFs and chains are kept)"
     return (
         f"{done} of {len(state.field.peaks)} sources are in {state.folder / CATALOG}, the others "
         "are flagged unfinished; to go on, give --resume; to start again, --overwrite (fitted "
@@ -308,7 +309,7 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
     if sampled and config.sample.method != "none":
         path = state.folder / CHECKPOINTS / f"patch{region.patch_id}"
         fit["checkpoint"] = FolderCheckpoint(path, config.sample.save_every)
-    if not sampled:
+    else:
         fit["sample"] = replace(config.sample, method="none")
     result = _fit(
         pack(found.mixture), peaks, config, mixture=found.mixture, stop_if_coarse=auto, **fit

@@ -63,6 +63,10 @@ def test_units_and_meanings_in_every_column(rng, tmp_path):
         "fixed",
         "errors_from",
         "flag_names",
+        "divergences",
+        "ebfmi",
+        "prior_dominated",
+        "piled_up",
     )
     for name in back.colnames:
         if not name.startswith(dimensionless):
