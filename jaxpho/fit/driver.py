@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxpho.core.sources import SHAPE, SOURCE_TYPES, base_name
 from jaxpho.fit import quality
 from jaxpho.fit.advice import astrometry_gain
 from jaxpho.fit.blur import mixture_needed, too_coarse
+from jaxpho.fit.choose import messages_of, resolve, uncertain
 from jaxpho.fit.draws import SCALARS, Draws
 from jaxpho.fit.optimize import Optimum, optimize
 from jaxpho.fit.options import FitOptions, SampleOptions
@@ -53,14 +55,16 @@ def _restarts(table: ParameterTable, theta: np.ndarray, suspects: set[int], roun
 class _Fitter:
     """The steps of a fit, sharing one problem."""
 
-    def __init__(self, packed, peaks, options: FitOptions, mixture: str):
+    def __init__(self, packed, peaks, options: FitOptions, mixture: str, least=None):
         self.packed, self.options, self.mixture = packed, options, mixture
         scale = np.abs(np.linalg.det(np.asarray(packed.patch.d)[: len(packed.exposures), :1]))
         self.pixel = float((scale**-0.5).max())
         self.starts = source_starts(
             peaks, packed.bands, packed.reference, pixel_scale=self.pixel, q_min=options.q_min
         )
-        problem, self.table, self.n = make_problem(packed, self.starts, options, mixture)
+        problem, self.table, self.n = make_problem(
+            packed, self.starts, options, mixture, least=least
+        )
         self.limits = shape_limits(self.table, self.starts)
         worth = worth_of(options, WORTH)
         self.problem, self.saved = reduce_problem(packed, problem, self.limits, worth)
@@ -85,19 +89,27 @@ class _Fitter:
 
     def optimize(self, theta: np.ndarray, **kwargs) -> Optimum:
         z = to_unconstrained(jnp.asarray(theta, self.dtype), self.problem.transform)
-        return optimize(
-            np.asarray(z, np.float64),
-            self.problem,
-            self.linear,
-            static=self.static,
-            max_iterations=self.options.max_iterations,
-            tolerance=self.options.tolerance,
-            **kwargs,
-        )
+        given = {
+            "static": self.static,
+            "max_iterations": self.options.max_iterations,
+            "tolerance": self.options.tolerance,
+        }
+        return optimize(np.asarray(z, np.float64), self.problem, self.linear, **given | kwargs)
 
-    def best(self) -> tuple[Optimum, int]:
+    def named(self, theta: np.ndarray) -> dict[tuple, float]:
+        """Label -> value of the free parameters."""
+        return dict(zip(self.table.labels, theta.tolist(), strict=False))
+
+    def theta_of(self, values: dict[tuple, float]) -> np.ndarray:
+        """Free parameters from values by label; starts where there is none."""
+        theta = self.table.start(self.n, np.float64)
+        for i, label in enumerate(self.table.labels):
+            theta[i] = values.get(label, theta[i])
+        return theta
+
+    def best(self, theta: np.ndarray | None = None) -> tuple[Optimum, int]:
         """Optimum from the given start, then from others where that looks poor."""
-        best = self.optimize(self.table.start(self.n, self.dtype))
+        best = self.optimize(self.table.start(self.n, self.dtype) if theta is None else theta)
         used = 0
         for round_ in range(self.options.restarts):
             suspects = self.suspects(best)
@@ -206,10 +218,16 @@ def fit_patch(
     options = options or FitOptions()
     sampling = sampling or SampleOptions(method="none")
     clock = time.perf_counter()
-    fitter = _Fitter(packed, peaks, options, mixture)
+
+    def make(peaks, options, least=None):
+        return _Fitter(packed, peaks, options, mixture, least)
+
+    peaks, known, choices = resolve(peaks, options, make)
+    fitter = make(peaks, options)
     table, n = fitter.table, len(fitter.table.parameters)
-    optimum, restarts = fitter.best()
-    messages = [
+    optimum, restarts = fitter.best(fitter.theta_of(known) if known else None)
+    messages = messages_of(peaks, choices)
+    messages += [
         f"{n} parameters, {optimum.iterations} steps, {restarts} restarts, "
         + ("converged" if optimum.converged else "NOT converged")
     ]
@@ -262,7 +280,9 @@ def fit_patch(
         astrometry=astrometry_of(packed),
         diagnostics=_diagnostics(optimum, draws, n) | {"mixture": mixture, "needed": needed},
         at_bound=bound,
-        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling),
+        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling)
+        | uncertain(choices, options.type_tie),
+        choices=[asdict(choice) if choice else None for choice in choices],
         chi2=chi2,
         npix=npix,
         source_chi2=areas.chi2,

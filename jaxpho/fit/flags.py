@@ -52,6 +52,10 @@ _TABLE = (
     ),
     ("timeout", "reserved for fits that run out of time; no run sets it"),
     ("unfinished", "the run was stopped before it came to the source: values are starts"),
+    (
+        "type_uncertain",
+        "another type fits nearly as well as the one that type `auto` chose (fit.type_tie)",
+    ),
 )
 
 FLAGS: tuple[Flag, ...] = tuple(Flag(bit, name, text) for bit, (name, text) in enumerate(_TABLE))
