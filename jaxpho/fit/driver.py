@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxpho.fit import quality, verdict
 from jaxpho.fit.advice import astrometry_gain
 from jaxpho.fit.blur import mixture_needed, too_coarse
 from jaxpho.fit.checkpoint import Checkpoint
+from jaxpho.fit.choose import messages_of, resolve, uncertain
 from jaxpho.fit.draws import Draws
 from jaxpho.fit.optimize import Optimum, optimize
 from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
@@ -55,7 +57,9 @@ def _restarts(table: ParameterTable, theta: np.ndarray, suspects: set[int], roun
 class _Fitter:
     """The steps of a fit, sharing one problem."""
 
-    def __init__(self, packed, peaks, options: FitOptions, mixture: str, noise: NoiseOptions):
+    def __init__(
+        self, packed, peaks, options: FitOptions, mixture: str, noise: NoiseOptions, least=None
+    ):
         self.noise = NoiseTreatment(packed, noise)
         self.packed, self.options, self.mixture = packed, options, mixture
         scale = np.abs(np.linalg.det(np.asarray(packed.patch.d)[: len(packed.exposures), :1]))
@@ -63,7 +67,9 @@ class _Fitter:
         self.starts = source_starts(
             peaks, packed.bands, packed.reference, pixel_scale=self.pixel, q_min=options.q_min
         )
-        problem, self.table, self.n = make_problem(packed, self.starts, options, mixture)
+        problem, self.table, self.n = make_problem(
+            packed, self.starts, options, mixture, least=least
+        )
         self.limits = shape_limits(self.table, self.starts)
         worth = worth_of(options, WORTH)
         problem, self.saved = reduce_problem(packed, problem, self.limits, worth)
@@ -90,19 +96,27 @@ class _Fitter:
     def optimize(self, theta: np.ndarray, problem=None, **kwargs) -> Optimum:
         problem = self.problem if problem is None else problem
         z = to_unconstrained(jnp.asarray(theta, self.dtype), problem.transform)
-        return optimize(
-            np.asarray(z, np.float64),
-            problem,
-            self.linear,
-            static=self.static,
-            max_iterations=self.options.max_iterations,
-            tolerance=self.options.tolerance,
-            **kwargs,
-        )
+        given = {
+            "static": self.static,
+            "max_iterations": self.options.max_iterations,
+            "tolerance": self.options.tolerance,
+        }
+        return optimize(np.asarray(z, np.float64), problem, self.linear, **given | kwargs)
 
-    def best(self) -> tuple[Optimum, int]:
+    def named(self, theta: np.ndarray) -> dict[tuple, float]:
+        """Label -> value of the free parameters."""
+        return dict(zip(self.table.labels, theta.tolist(), strict=False))
+
+    def theta_of(self, values: dict[tuple, float]) -> np.ndarray:
+        """Free parameters from values by label; starts where there is none."""
+        theta = self.table.start(self.n, np.float64)
+        for i, label in enumerate(self.table.labels):
+            theta[i] = values.get(label, theta[i])
+        return theta
+
+    def best(self, theta: np.ndarray | None = None) -> tuple[Optimum, int]:
         """Optimum from the given start, then from others where that looks poor."""
-        best = self.first(self.table.start(self.n, self.dtype))
+        best = self.first(self.table.start(self.n, self.dtype) if theta is None else theta)
         used = 0
         for round_ in range(self.options.restarts):
             suspects = self.suspects(best)
@@ -237,11 +251,18 @@ def fit_patch(
     options = options or FitOptions()
     sampling = sampling or SampleOptions(method="none")
     clock = time.perf_counter()
-    fitter = _Fitter(packed, peaks, options, mixture, noise or NoiseOptions())
+    noise = noise or NoiseOptions()
+
+    def make(peaks, options, least=None):
+        return _Fitter(packed, peaks, options, mixture, noise, least)
+
+    peaks, known, choices = resolve(peaks, options, make)
+    fitter = make(peaks, options)
     table, n = fitter.table, len(fitter.table.parameters)
-    optimum, restarts = fitter.best()
+    optimum, restarts = fitter.best(fitter.theta_of(known) if known else None)
     optimum = fitter.reweigh(optimum)
-    messages = [
+    messages = messages_of(peaks, choices)
+    messages += [
         f"{n} parameters, {optimum.iterations} steps, {restarts} restarts, "
         + ("converged" if optimum.converged else "NOT converged")
     ]
@@ -298,7 +319,9 @@ def fit_patch(
         astrometry=astrometry_of(packed),
         diagnostics=found | {"mixture": mixture, "needed": needed},
         at_bound=bound,
-        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling, found),
+        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling, found)
+        | uncertain(choices, options.type_tie),
+        choices=[asdict(choice) if choice else None for choice in choices],
         chi2=chi2,
         npix=npix,
         source_chi2=areas.chi2,

@@ -63,6 +63,10 @@ _TABLE = (
         "the draws are those of an approximation (sample.method laplace or svi), which their "
         "importance ratios show to be far from the posterior (pareto_k above 0.7)",
     ),
+    (
+        "type_uncertain",
+        "another type fits nearly as well as the one that type `auto` chose (fit.type_tie)",
+    ),
 )
 
 FLAGS: tuple[Flag, ...] = tuple(Flag(bit, name, text) for bit, (name, text) in enumerate(_TABLE))

@@ -47,6 +47,16 @@ class FitOptions:
         1.5, "chi2 per pixel within a source's area above which it is restarted and flagged", gt=0
     )
 
+    type_penalty: float | None = option(
+        None,
+        "type `auto` takes the type of least chi2 plus this for each of its parameters; default "
+        "the logarithm of the number of unmasked pixels in the source's area (BIC)",
+        ge=0,
+    )
+    type_tie: float = option(
+        2.0, "difference of penalised chi2 to the second best type below which it is flagged", ge=0
+    )
+
     def __post_init__(self):
         check_priors(self.priors)
 

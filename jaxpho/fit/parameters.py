@@ -145,6 +145,7 @@ def build_parameters(
     n_exposures: int | None = None,
     size=lambda n: n,
     component_size=lambda n: n,
+    least: dict[str, int] | None = None,
     dtype=np.float32,
 ) -> tuple[ParameterTable, int]:
     """Parameters of a patch.
@@ -166,6 +167,8 @@ def build_parameters(
         Exposures of the packed patch, padding included.
     size, component_size : callable
         Padded numbers of parameters and of components (each component costs time).
+    least : dict, optional
+        Smallest numbers of "sersic" and "point" components, padding included.
     dtype : dtype
 
     Returns
@@ -197,7 +200,8 @@ def build_parameters(
     arrays = {}
     for profile, width in (("sersic", len(ROW)), ("point", len(POINT_ROW))):
         count = len(rows[profile])
-        padded = component_size(count) if count else 0
+        wanted = max(count, (least or {}).get(profile, 0))
+        padded = component_size(wanted) if wanted else 0
         a = np.empty((len(bands), padded, width), np.int64)
         a[:] = empty[profile]
         if count:

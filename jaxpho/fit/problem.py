@@ -26,8 +26,12 @@ def make_problem(
     options: FitOptions,
     mixture: str = "k12",
     nuisances: Sequence | None = None,
+    least: dict[str, int] | None = None,
 ) -> tuple[Problem, ParameterTable, int]:
     """Problem, parameter table and padded number of parameters of a packed patch.
+
+    ``least`` has the smallest numbers of "parameters", "sersic" and "point" components that all is
+    padded to, where problems are to share a program.
 
     Raises
     ------
@@ -64,8 +68,9 @@ def make_problem(
         exposures=packed.exposures,
         exposure_bands=packed.exposure_bands,
         n_exposures=packed.patch.n_exposures,
-        size=parameter_bucket,
+        size=lambda k: parameter_bucket(max(k, (least or {}).get("parameters", 0))),
         component_size=_components,
+        least=least,
         dtype=dtype,
     )
     problem = Problem(packed.patch, table.scene, table.transform(n, dtype), sersic)

@@ -47,6 +47,8 @@ class PatchResult:
     exposures, exposure_bands : [E] names and bands.
     pixels : exposure name -> {"x", "y": int [n], "data", "ierr", "model": float32 [n]}, without
         padding; x and y are 0-indexed pixels of the exposure.
+    choices : [S] how `auto` chose the type: {"type", "chi2": {type: chi2 minus that of the chosen
+        type}, "score": the same with the penalty}, or None.
     messages : what was decided, and warnings.
     seconds : wall time by stage.
     """
@@ -82,6 +84,7 @@ class PatchResult:
     exposures: list[str] = field(default_factory=list)
     exposure_bands: list[str] = field(default_factory=list)
     pixels: dict[str, dict] = field(default_factory=dict)
+    choices: list[dict | None] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     seconds: dict = field(default_factory=dict)
 
@@ -95,10 +98,11 @@ class PatchResult:
             "source_chi2": np.full(nsource, np.nan),
             "source_npix": np.zeros(nsource, np.int64),
             "source_nexp": np.zeros(nsource, np.int64),
+            "choices": [None] * nsource,
             "source_band_npix": np.ones((nsource, len(self.bands)), np.int64),
         }
         for name, value in defaults.items():
-            if getattr(self, name) is None:
+            if getattr(self, name) is None or name == "choices" and not self.choices:
                 setattr(self, name, value)
 
     def index(self, owner, name: str, band: str = "") -> int | None:

@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.table import Column as TableColumn
 from astropy.table import Table
 
-from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.core.sources import AUTO, SOURCE_TYPES
 from jaxpho.data.catalog import Peak
 from jaxpho.errors import InputError
 from jaxpho.files import ascii_text, replacing
@@ -43,6 +43,9 @@ def _row(result: PatchResult, s: int) -> dict:
     ra, dec = sky_position(result.reference, view.value("ra"), view.value("dec"))
     row = {"id": str(result.source_ids[s]), "ra": float(ra), "dec": float(dec)}
     row["type"] = view.type
+    if choice := result.choices[s]:
+        row |= {f"dchi2_{kind}": value for kind, value in choice["chi2"].items()}
+        row["type_margin"] = min(v for k, v in choice["score"].items() if k != choice["type"])
     for name in ("ra", "dec"):
         row[f"{name}_err"] = parameter(view, name).error * ARCSEC_TO_MAS
     if view.draws is None:
@@ -150,6 +153,8 @@ def _label(label: tuple) -> str:
 def row_of_peak(peak: Peak, bands, patch: int = -1) -> dict:
     """Row of a source that was not fitted: its catalogue values, no errors, its flags."""
     row = {"id": str(peak.id), "ra": peak.ra, "dec": peak.dec, "type": peak.type}
+    if peak.auto:
+        row["type"] = AUTO
     row.update({name: float(value) for name, value in peak.values.items()})
     for suffix in ("", "_disk", "_bulge"):
         if {f"e1{suffix}", f"e2{suffix}"} <= set(peak.values):
@@ -185,7 +190,7 @@ def make_table(rows: Iterable[dict], bands, unit: str, meta: dict | None = None)
     shapes = [suffix for suffix in ("", "_disk", "_bulge") if f"rhalf{suffix}" in keys]
     samples = any(row.get("errors_from", "laplace") != "laplace" for row in rows)
     table = Table(meta=dict(meta or {}))
-    for column in registry.expand(bands, parts, shapes, samples):
+    for column in registry.expand(bands, parts, shapes, samples, "type_margin" in keys):
         table[column.name] = _table_column(column, rows, len(bands), unit)
     table.meta["BANDS"] = ",".join(bands)
     table.meta["FLUXUNIT"] = unit

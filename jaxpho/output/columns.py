@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jaxpho.core.sources import AUTO_TYPES
+
 
 class Column(NamedTuple):
-    """One column, or one per band ({band}) or per component ({part}).
+    """One column, or one per band ({band}), per component ({part}) or per candidate ({type}).
 
     `unit` "flux" stands for the flux unit of the run. `kind` is "f8", "i8", "bool" or "str".
     `spread` columns get errors (`_err`) and, with samples, `_mean`, `_p16`, `_p50`, `_p84`.
@@ -27,6 +29,10 @@ IDENTITY = (
     Column("dec_err", "mas", "f8", "1 sigma of declination"),
     Column("radec_cov", "mas2", "f8", "covariance of RA times cos(dec) with declination"),
     Column("type", "", "str", "profile that was fitted"),
+)
+CHOICE = (
+    Column("dchi2_{type}", "", "f8", "type auto: chi2 as {type} minus that of the chosen type"),
+    Column("type_margin", "", "f8", "type auto: penalised chi2 of the second best minus the best"),
 )
 FLUX = (Column("flux_{band}", "flux", "f8", "total flux of all components", True),)
 COMPONENT_FLUX = (Column("flux_{part}_{band}", "flux", "f8", "flux of the {part} component", True),)
@@ -74,7 +80,7 @@ SPREAD = (
 )
 
 
-def expand(bands, parts=(), shapes=("",), samples=False) -> list[Column]:
+def expand(bands, parts=(), shapes=("",), samples=False, auto=False) -> list[Column]:
     """The columns of a catalogue.
 
     Parameters
@@ -83,8 +89,13 @@ def expand(bands, parts=(), shapes=("",), samples=False) -> list[Column]:
     parts : flux components ("disk", "bulge", "point") that some source has.
     shapes : shape suffixes ("", "_disk", "_bulge") that some source has.
     samples : whether posterior columns are wanted.
+    auto : whether the type of some source was chosen by the fit.
     """
     out = list(IDENTITY)
+    if auto:
+        first, margin = CHOICE
+        names = [(first.name.format(type=t), first.meaning.format(type=t)) for t in AUTO_TYPES]
+        out += [first._replace(name=name, meaning=meaning) for name, meaning in names] + [margin]
     for column in FLUX:
         for band in bands:
             out += _spread(column._replace(name=column.name.format(band=band)), samples)
@@ -117,7 +128,7 @@ def _spread(column: Column, samples: bool) -> list[Column]:
 def table() -> str:
     """The registry as a Markdown table, for the documentation."""
     lines = ["| column | unit | meaning |", "|---|---|---|"]
-    for column in (*IDENTITY, *FLUX, FLUX_COV, *COMPONENT_FLUX, *SHAPE, *QUALITY):
-        meaning = column.meaning.format(part="{part}")
+    for column in (*IDENTITY, *CHOICE, *FLUX, FLUX_COV, *COMPONENT_FLUX, *SHAPE, *QUALITY):
+        meaning = column.meaning.format(part="{part}", type="{type}")
         lines.append(f"| {column.name} | {column.unit} | {meaning} |")
     return "\n".join(lines)

@@ -363,7 +363,7 @@ def fitted_peak(peak: Peak, result: PatchResult, s: int) -> Peak:
             flux.update({(name, band): view.value(name, band) for band in result.bands})
         elif name not in ("ra", "dec"):
             values[name] = view.value(name)
-    return replace(peak, ra=float(ra), dec=float(dec), values=values, flux=flux)
+    return replace(peak, type=view.type, ra=float(ra), dec=float(dec), values=values, flux=flux)
 
 
 def write_images(state: RunState) -> None:
