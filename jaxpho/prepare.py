@@ -45,6 +45,12 @@ class PSFQuality:
     residual: float = np.nan
     ee_error: float = np.nan
 
+    def __str__(self) -> str:
+        return (
+            f"residual {100 * self.residual:.2f} % of peak, encircled energy within "
+            f"{100 * self.ee_error:.2f} % at 1-5 px"
+        )
+
     @property
     def poor(self) -> bool:
         """Whether photometry with this PSF deserves a flag."""
@@ -193,6 +199,8 @@ def psf_from_image(
     image = np.asarray(image, float)
     if image.ndim != 2:
         raise InputError(f"PSF image: found {image.ndim} dimensions, expected 2")
+    if not oversample > 0:
+        raise InputError(f"PSF image: oversample is {oversample}, expected a value > 0")
     given = {"ngauss": ngauss, "signed": signed, "includes_pixel": includes_pixel, "trim": trim}
     given |= {"center": center, "normalize": normalize}
     options = build(PSFOptions, given, path="psf_from_image")
@@ -201,16 +209,9 @@ def psf_from_image(
     model = _reduced(_model_of(job, list(_fit_job(job))), job.label)
     found = PSFQuality(model.attrs["residual"], model.attrs["ee_error"])
     if found.notable:
-        log.warning("PSF image: %s; %s", _quality_text(found, ngauss), "more Gaussians (ngauss) or "
-                    "signed=True may help")  # fmt: skip
+        hint = "more Gaussians (ngauss) or signed=True may help"
+        log.warning("PSF image: %d Gaussians, %s; %s", ngauss, found, hint)
     return model
-
-
-def _quality_text(found: PSFQuality, ngauss: int) -> str:
-    return (
-        f"{ngauss} Gaussians, residual {100 * found.residual:.2f} % of peak, encircled energy "
-        f"within {100 * found.ee_error:.2f} % at 1-5 px"
-    )
 
 
 def _read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:
@@ -225,11 +226,7 @@ def _read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:
 
 
 def _report(exposure: Exposure, job: _Job, found: PSFQuality, source: str) -> None:
-    text = (
-        f"{job.label}: {exposure.psf.ngauss} Gaussians ({source}), residual "
-        f"{100 * found.residual:.2f} % of peak, encircled energy within "
-        f"{100 * found.ee_error:.2f} % at 1-5 px"
-    )
+    text = f"{job.label}: {exposure.psf.ngauss} Gaussians ({source}), {found}"
     exposure.notes["psf"] = text
     say, hint = log.info, ""
     if found.notable:
