@@ -7,7 +7,8 @@ from pathlib import Path
 from jaxpho.errors import InputError
 
 CATALOG = "catalog.fits"
-_PRODUCTS = ("config.yml", "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
+_PRODUCTS = ("config.yml", "status.json",
+             "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
              "patches/patch*.png", "patches/.patch*.part*", "images/.*.part*",
              "patches/patch*_posterior.nc", "forcepho/patches/patch*_samples.h5",
              "forcepho/patches/patch*_residuals.h5", "forcepho/config.json",
