@@ -275,8 +275,11 @@ class _LogFile:
                 self.path.parent.rmdir()
 
 
-def _verb(name: str):
-    """The command of a module of `jaxpho.run` that has `add_arguments` and `run`."""
+def _verb(name: str, metavar: str = "CONFIG.yml", text: str = "configuration file"):
+    """The command of a module of `jaxpho.run` that has `add_arguments` and `run`.
+
+    Its first argument is `args.config`, shown and explained as given here.
+    """
 
     def command(argv=None, prog: str = f"jaxpho {name}") -> int:
         module = import_module(f"jaxpho.run.{name}")
@@ -285,7 +288,7 @@ def _verb(name: str):
             description=module.DESCRIPTION,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser.add_argument("config", metavar="CONFIG.yml", help="configuration file")
+        parser.add_argument("config", metavar=metavar, help=text)
         module.add_arguments(parser)
         parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
         parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
@@ -342,6 +345,7 @@ VERBS = {
     "preprocess": (preprocess_main, "exposures into a meta store and a pixel store"),
     "evaluate": (_verb("evaluate"), "chi2, its gradient and the packed arrays of one patch"),
     "render": (_verb("render"), "model and residual images of a catalogue"),
+    "status": (_verb("status", "RUN", "run directory"), "how far a run is, from any host"),
 }
 
 

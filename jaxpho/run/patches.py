@@ -35,7 +35,9 @@ from jaxpho.run import stop
 from jaxpho.run.field import Field, load_field, n_radii
 from jaxpho.run.folder import CATALOG, CHECKPOINTS, NOISE, clear, forget, protect
 from jaxpho.run.products import held_sources, make_archive, write_products
+from jaxpho.run.progress import Progress, told_by
 from jaxpho.run.version import version
+from jaxpho.superscene.lock import RunLock
 
 log = logging.getLogger("jaxpho.run")
 
@@ -117,22 +119,30 @@ def run(config: Config, quiet: bool = False, fresh: bool = False) -> int:
         protect(folder, files + [path for path in [config.peaks.file] if path])
         cache = config.psf_cache or folder / "psf_mixtures.h5"
         with tqdm(desc="PSF mixtures", unit="psf", disable=quiet, leave=False) as bar:
-            quality.update(prepare_psfs(exposures, peaks, cache, _progress_of(bar)))
+            quality.update(prepare_psfs(exposures, peaks, cache, told_by(bar)))
 
     found = load_field(config, prepare)
-    folder.mkdir(parents=True, exist_ok=True)
-    clear(folder)
-    if fresh:
-        forget(folder)
-    with replacing(folder / "config.yml") as temporary:
-        temporary.write_text(dump_config(config), encoding="utf-8")
-    write_noise(folder / NOISE, found.exposures)
     flag_poor_psfs(found, quality)
     state = RunState(config, found)
+    # another process that writes the same files would ruin both runs
+    with RunLock(folder):
+        clear(folder)
+        if fresh:
+            forget(folder)
+        with replacing(folder / "config.yml") as temporary:
+            temporary.write_text(dump_config(config), encoding="utf-8")
+        write_noise(folder / NOISE, found.exposures)
+        return _fit_all(state, quiet, clock)
+
+
+def _fit_all(state: RunState, quiet: bool, clock: float) -> int:
+    """Patch after patch; the exit code of the run."""
+    config, found = state.config, state.field
     state.archive = make_archive(config, found)
     if config.products.images:
         state.images = ImageAssembler(found.exposures)
     schedule = make_schedule(found.regions, config.patches.sweeps)
+    progress = Progress(state, len(schedule))
     try:
         with (
             tqdm(schedule, desc="patches", unit="patch", disable=quiet) as bar,
@@ -142,6 +152,7 @@ def run(config: Config, quiet: bool = False, fresh: bool = False) -> int:
                 stop.check()
                 bar.set_postfix_str(f"patch {region.patch_id}, {_count(region)}")
                 run_patch(state, region, last)
+                progress.update()
                 if time.monotonic() - state.saved > SAVE_EVERY:
                     state.save_catalog()
     except KeyboardInterrupt:
@@ -151,6 +162,7 @@ def run(config: Config, quiet: bool = False, fresh: bool = False) -> int:
         if state.rows:
             state.save_catalog()
         write_images(state)
+        progress.end()
     forget(folder)
     return _summary(state, time.monotonic() - clock)
 
@@ -165,14 +177,6 @@ def _stopped(state: RunState) -> str:
         "are flagged unfinished; to go on, give --resume; to start again, --overwrite (fitted "
         "PSFs are used again) or another --output"
     )
-
-
-def _progress_of(bar):
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return progress
 
 
 def make_schedule(regions: list[Region], sweeps: int) -> list[tuple[Region, bool]]:
