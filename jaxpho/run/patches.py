@@ -163,7 +163,7 @@ def _fit_all(state: RunState, quiet: bool, clock: float) -> int:
             state.save_catalog()
         write_images(state)
         progress.end()
-    forget(folder)
+    forget(state.folder)
     return _summary(state, time.monotonic() - clock)
 
 
