@@ -1,6 +1,5 @@
 """Every method of sampling: one posterior, or an approximation that says how good it is."""
 
-import dataclasses
 from functools import cache
 
 import jax
@@ -10,13 +9,13 @@ import pytest
 from numpyro.infer import SVI, Trace_ELBO, init_to_value
 from numpyro.infer.autoguide import AutoLaplaceApproximation
 from numpyro.optim import Adam
-from scipy.stats import truncnorm
-from test_sample import arguments, case_of, mode_of
+from sample_case import arguments, case_of, mode_of
 
 from jaxpho.fit.diagnostics import mean_ess
-from jaxpho.fit.models import whitened_model
+from jaxpho.fit.models import unwhiten_all, whitened_model
 from jaxpho.fit.options import ORDINARY_WARMUP, SampleOptions
-from jaxpho.fit.posterior import DEFAULT_STATIC, evaluate, model_of
+from jaxpho.fit.positive_mode import make_positive, positive_mode
+from jaxpho.fit.posterior import DEFAULT_STATIC, log_density, model_of
 from jaxpho.fit.sample import sample
 from jaxpho.fit.target import make_arguments, starting_energies
 from jaxpho.fit.uncertainty import laplace
@@ -88,9 +87,9 @@ def test_laplace_draws_keep_within_bounds():
     assert np.isfinite(draws.pareto_k)
 
 
+@pytest.mark.slow
 def test_laplace_guide_of_numpyro_agrees():
     """`AutoLaplaceApproximation` on the model of the patch: its own second derivatives."""
-    case, mode = case_of("galaxy"), mode_of("galaxy")
     problem, centre, factor, reference = arguments("galaxy")
     start = init_to_value(values={"xi": jnp.zeros(len(centre))})
     guide = AutoLaplaceApproximation(whitened_model, init_loc_fn=start)
@@ -99,14 +98,11 @@ def test_laplace_guide_of_numpyro_agrees():
     found = guide.get_posterior(svi.get_params(state))
     # Fisher against the whole second derivative: they differ where the residuals bend the model
     np.testing.assert_allclose(found.covariance_matrix, np.eye(len(centre)), atol=0.25)
-    np.testing.assert_allclose(np.diag(found.covariance_matrix), 1.0, atol=0.25)
     draws = draws_of("galaxy", "laplace")
-    z_sigma = np.sqrt(
-        (np.asarray(factor) @ found.covariance_matrix @ np.asarray(factor).T).diagonal()
-    )
+    z = np.asarray(factor) @ found.covariance_matrix @ np.asarray(factor).T
+    z_sigma = np.sqrt(np.diag(z))
     own = np.sqrt(np.diag(np.linalg.inv(draws.mass_matrix_final)))
     np.testing.assert_allclose(z_sigma, own, rtol=0.15)
-    assert mode.converged and case.n == len(centre)
 
 
 @pytest.mark.slow
@@ -171,8 +167,6 @@ def test_positive_fluxes_are_a_normal_cut_at_zero():
     # and that is far from the normal that was cut
     free = np.sqrt(np.diag(covariance))
     assert (sigma[fluxes] < 0.8 * free[fluxes]).all()
-    one = truncnorm(-mode.theta[fluxes] / free[fluxes], np.inf).mean().mean()
-    assert 0.5 < one < 1.2
 
 
 def test_bright_fluxes_do_not_feel_it():
@@ -189,10 +183,6 @@ def test_bright_fluxes_do_not_feel_it():
 
 def test_gradients_of_the_start_are_those_of_the_density():
     """The first energies come from the optimiser's program, with the fold of positive fluxes."""
-    from jaxpho.fit.models import unwhiten_all
-    from jaxpho.fit.positive_mode import make_positive, positive_mode
-    from jaxpho.fit.posterior import log_density
-
     case, mode = case_of("linear"), mode_of("linear")
     fluxes = np.array([base == "flux" for _, base, _ in case.table.labels] + [False] * 2)
     positive = make_positive(fluxes, mode, case.problem)
@@ -218,14 +208,12 @@ def test_gradients_of_the_start_are_those_of_the_density():
     # the mode is one: nothing pulls
     _, pull = energy(jnp.zeros(case.n))
     assert np.abs(pull).max() < 0.1
-    assert evaluate is not None
 
 
 @pytest.mark.slow
 def test_marginal_sampling_with_positive_fluxes():
     """Faint fluxes are sampled, bright ones integrated out: the posterior is that of nuts."""
-    (found, mode, *_, fluxes), (exact, *_) = faint("marginal"), faint("nuts")
+    (found, *_, fluxes), (exact, *_) = faint("marginal"), faint("nuts")
     theta = found.theta.reshape(-1, len(fluxes))
     assert (theta[:, fluxes] >= 0).all()
     assert_alike(found, exact, len(case_of("linear").table.parameters))
-    assert dataclasses.is_dataclass(mode)
