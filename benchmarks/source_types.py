@@ -96,7 +96,8 @@ def figure(results, path):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, len(results), figsize=(3.1 * len(results), 3.2), sharey=True)
+    size = (3.1 * len(results), 3.4)
+    fig, axes = plt.subplots(1, len(results), figsize=size, sharey=True, layout="constrained")
     for axis, (ratio, found) in zip(np.atleast_1d(axes), results.items(), strict=True):
         counts = matrix(found)
         share = 100.0 * counts / counts.sum(1, keepdims=True)
@@ -109,7 +110,6 @@ def figure(results, path):
         axis.set_title(f"S/N {ratio}", fontsize=10)
     fig.supxlabel("chosen (per cent of each truth)", fontsize=9)
     np.atleast_1d(axes)[0].set_ylabel("truth", fontsize=9)
-    fig.tight_layout()
     fig.savefig(path, dpi=110)
     plt.close(fig)
 

@@ -120,7 +120,7 @@ def choose_types(
             again = _refit(peaks, s, "sersic", fits[nearest][1] | index, make)
             if again[2].chi2 < best.chi2:
                 fits["sersic"] = again
-        counts = {k: len(SOURCE_TYPES[k].shapes) for k in fits}
+        counts = {k: sum(owner == s for owner, _, _ in fit[1]) for k, fit in fits.items()}
         cost = np.log(max(areas.npix[s], 2)) if penalty is None else penalty
         chi2 = {k: fit[2].chi2 for k, fit in fits.items()}
         choices[s] = decide(chi2, counts, float(cost))

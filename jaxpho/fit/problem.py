@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxpho.core.sersic import load_mixture
 from jaxpho.errors import InputError
+from jaxpho.fit.links import check_bands
 from jaxpho.fit.options import FitOptions
 from jaxpho.fit.parameters import ParameterTable, SourceStart, build_parameters, parameter_bucket
 from jaxpho.fit.posterior import Problem
@@ -46,6 +47,7 @@ def make_problem(
             f"the patch is packed for {packed_for} Gaussians per galaxy, the Sersic mixture "
             f"{mixture} has {radii}: pack it with n_radii={radii}"
         )
+    check_bands(options, packed.bands)
     check_fluxes(options.priors, packed.bands, packed.unit)
     dtype = np.asarray(packed.patch.data).dtype
     n_e = len(packed.exposures)

@@ -17,6 +17,7 @@ from jaxpho.errors import InputError
 from jaxpho.files import ascii_text, replacing
 from jaxpho.fit import flags as flag_registry
 from jaxpho.fit.draws import APPROXIMATE
+from jaxpho.fit.links import is_difference
 from jaxpho.fit.result import PatchResult
 from jaxpho.output import columns as registry
 from jaxpho.output.derived import (
@@ -69,6 +70,9 @@ def _row(result: PatchResult, s: int) -> dict:
     for suffix in view.suffixes():
         for key, estimate in shape(view, suffix).items():
             _put(row, key, estimate)
+    for name in filter(is_difference, view.names):
+        for _, band in view.labels(name):
+            _put(row, f"{name}_{band}" if band else name, parameter(view, name, band))
     row.update(_quality(result, view, s))
     return row
 
@@ -190,7 +194,7 @@ def make_table(rows: Iterable[dict], bands, unit: str, meta: dict | None = None)
     shapes = [suffix for suffix in ("", "_disk", "_bulge") if f"rhalf{suffix}" in keys]
     samples = any(row.get("errors_from", "laplace") != "laplace" for row in rows)
     table = Table(meta=dict(meta or {}))
-    for column in registry.expand(bands, parts, shapes, samples, "type_margin" in keys):
+    for column in registry.expand(bands, parts, shapes, samples, "type_margin" in keys, keys):
         table[column.name] = _table_column(column, rows, len(bands), unit)
     table.meta["BANDS"] = ",".join(bands)
     table.meta["FLUXUNIT"] = unit

@@ -46,6 +46,18 @@ SHAPE = (
     Column("e1", "", "f8", "(1-q)/(1+q) cos(2 pa)", True),
     Column("e2", "", "f8", "(1-q)/(1+q) sin(2 pa)", True),
 )
+SLOPE = (
+    Column("drhalf", "1 / um", "f8", "slope of ln rhalf with wavelength (fit.links)", True),
+    Column("dsersic", "1 / um", "f8", "slope of the Sersic index with wavelength", True),
+    Column("de1", "1 / um", "f8", "slope of e1 with wavelength", True),
+    Column("de2", "1 / um", "f8", "slope of e2 with wavelength", True),
+)
+DIFFERENCE = (
+    Column("drhalf_{band}", "", "f8", "ln of rhalf in the band over that of the reference", True),
+    Column("dsersic_{band}", "", "f8", "Sersic index in the band minus the reference's", True),
+    Column("de1_{band}", "", "f8", "e1 in the band minus that of the reference", True),
+    Column("de2_{band}", "", "f8", "e2 in the band minus that of the reference", True),
+)
 QUALITY = (
     Column("flags", "", "i8", "bit mask of quality flags; 0 is good"),
     Column("flag_names", "", "str", "the flags that are set, by name"),
@@ -80,7 +92,9 @@ SPREAD = (
 )
 
 
-def expand(bands, parts=(), shapes=("",), samples=False, auto=False) -> list[Column]:
+def expand(
+    bands, parts=(), shapes=("",), samples=False, auto=False, present=frozenset()
+) -> list[Column]:
     """The columns of a catalogue.
 
     Parameters
@@ -90,6 +104,8 @@ def expand(bands, parts=(), shapes=("",), samples=False, auto=False) -> list[Col
     shapes : shape suffixes ("", "_disk", "_bulge") that some source has.
     samples : whether posterior columns are wanted.
     auto : whether the type of some source was chosen by the fit.
+    present : names of the columns that some row has: those of `SLOPE` and `DIFFERENCE` come where
+        they are.
     """
     out = list(IDENTITY)
     if auto:
@@ -111,6 +127,12 @@ def expand(bands, parts=(), shapes=("",), samples=False, auto=False) -> list[Col
             which = f" of the {suffix[1:]}" if suffix else ""
             named = column._replace(name=column.name + suffix, meaning=column.meaning + which)
             out += _spread(named, samples)
+        for column in (*SLOPE, *DIFFERENCE):
+            for band in bands if "{band}" in column.name else ("",):
+                name = column.name.replace("_{band}", f"{suffix}_{band}")
+                name = name if band else column.name + suffix
+                if name in present:
+                    out += _spread(column._replace(name=name), samples)
     return out + list(QUALITY)
 
 
@@ -128,7 +150,8 @@ def _spread(column: Column, samples: bool) -> list[Column]:
 def table() -> str:
     """The registry as a Markdown table, for the documentation."""
     lines = ["| column | unit | meaning |", "|---|---|---|"]
-    for column in (*IDENTITY, *CHOICE, *FLUX, FLUX_COV, *COMPONENT_FLUX, *SHAPE, *QUALITY):
+    shapes = (*SHAPE, *SLOPE, *DIFFERENCE)
+    for column in (*IDENTITY, *CHOICE, *FLUX, FLUX_COV, *COMPONENT_FLUX, *shapes, *QUALITY):
         meaning = column.meaning.format(part="{part}", type="{type}")
         lines.append(f"| {column.name} | {column.unit} | {meaning} |")
     return "\n".join(lines)

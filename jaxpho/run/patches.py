@@ -22,6 +22,7 @@ from jaxpho.files import replacing
 from jaxpho.fit import flags
 from jaxpho.fit.draws import method_text
 from jaxpho.fit.driver import fit_patch
+from jaxpho.fit.links import is_difference
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.result import PatchResult
 from jaxpho.inference_data import check_arviz
@@ -365,6 +366,9 @@ def fitted_peak(peak: Peak, result: PatchResult, s: int) -> Peak:
     for name in view.names:
         if name in view.flux_names():
             flux.update({(name, band): view.value(name, band) for band in result.bands})
+        elif is_difference(name):
+            for _, band in view.labels(name):
+                values[f"{name}:{band}" if band else name] = view.value(name, band)
         elif name not in ("ra", "dec"):
             values[name] = view.value(name)
     return replace(peak, type=view.type, ra=float(ra), dec=float(dec), values=values, flux=flux)
