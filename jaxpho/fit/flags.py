@@ -52,6 +52,12 @@ _TABLE = (
     ),
     ("timeout", "reserved for fits that run out of time; no run sets it"),
     ("unfinished", "the run was stopped before it came to the source: values are starts"),
+    (
+        "model_mismatch",
+        "the model does not describe the pixels of the source: p_value below 1e-4, or "
+        "residual_peak beyond 6 sigma (bright galaxies, which no profile fits perfectly, often "
+        "have it)",
+    ),
 )
 
 FLAGS: tuple[Flag, ...] = tuple(Flag(bit, name, text) for bit, (name, text) in enumerate(_TABLE))
