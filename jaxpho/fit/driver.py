@@ -18,6 +18,7 @@ from jaxpho.fit.blur import mixture_needed, too_coarse
 from jaxpho.fit.checkpoint import Checkpoint
 from jaxpho.fit.choose import messages_of, resolve, uncertain
 from jaxpho.fit.draws import Draws
+from jaxpho.fit.mismatch import judge, psf_widths
 from jaxpho.fit.optimize import Optimum, optimize
 from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
 from jaxpho.fit.parameters import ParameterTable
@@ -80,18 +81,9 @@ class _Fitter:
         self.linear[: len(self.table.parameters)] = self.table.linear
         self.normal = np.zeros(self.n, bool)
         self.normal[: len(self.table.parameters)] = self.table.normal
-        self.psf_sigma = self._psf_sigma()
-
-    def _psf_sigma(self) -> float:
-        """Largest effective PSF width of the exposures, arcsec."""
-        psf = self.problem.patch.psf_point
-        area = (np.asarray(psf.cxx) + np.asarray(psf.cyy)) / 2
-        weight = np.maximum(np.asarray(psf.flux), 0.0)
-        # all sources: one that an exposure's WCS cannot place has no PSF there
-        at = (slice(len(self.packed.exposures)), slice(self.packed.n_sources))
-        width = np.sqrt((area * weight).sum(-1) / np.maximum(weight.sum(-1), 1e-9))[at]
-        d = np.asarray(self.problem.patch.d)[at]
-        return float((width * np.abs(np.linalg.det(d)) ** -0.5).max())
+        shape = len(packed.exposures), packed.n_sources
+        self.psf_pixels, arcsec = psf_widths(packed.patch, *shape)
+        self.psf_sigma = float(arcsec.max())
 
     def optimize(self, theta: np.ndarray, problem=None, **kwargs) -> Optimum:
         problem = self.problem if problem is None else problem
@@ -184,7 +176,8 @@ class _Fitter:
         model = np.asarray(model)
         return [self.packed.pixels(e, model=model) for e in range(len(self.packed.exposures))]
 
-    def areas(self, optimum: Optimum, pixels: list[dict]) -> quality.SourceArea:
+    def geometry(self, optimum: Optimum):
+        """Centres [E, S, 2] in pixels, D [E, S, 2, 2] and radii [S] of the sources' areas."""
         n_e, n_s = len(self.packed.exposures), self.packed.n_sources
         patch = self.problem.patch
         d = np.asarray(patch.d, np.float64)[:n_e, :n_s]
@@ -196,9 +189,12 @@ class _Fitter:
             shift = [value[k] - start.values[k, ""] for k in ("ra", "dec")]
             centres[:, s] += d[:, s] @ np.array(shift)
             radii[s] = quality.influence_radius(start.type, value, self.psf_sigma)
+        return centres, d, radii
+
+    def areas(self, optimum: Optimum, pixels: list[dict]) -> quality.SourceArea:
         judged = [{**p, "ierr": self.noise.effective_ierr(p)} for p in pixels]
         return quality.source_areas(
-            judged, centres, d, radii, self.packed.exposure_bands, self.packed.bands
+            judged, *self.geometry(optimum), self.packed.exposure_bands, self.packed.bands
         )
 
 
@@ -275,6 +271,7 @@ def fit_patch(
     messages += fitter.noise.messages
     pixels = fitter.pixels(optimum)
     areas = fitter.areas(optimum, pixels)
+    mismatch = judge(fitter, optimum, pixels)
     chi = [((p["data"] - p["model"]) * p["ierr"]).astype(np.float64) for p in pixels]
     chi2 = np.array([c @ c for c in chi])
     npix = np.array([(p["ierr"] > 0).sum() for p in pixels])
@@ -319,12 +316,14 @@ def fit_patch(
         astrometry=astrometry_of(packed),
         diagnostics=found | {"mixture": mixture, "needed": needed},
         at_bound=bound,
-        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling, found)
+        flags=_flags(fitter, optimum, covariance, areas, mismatch, draws, bound, sampling, found)
         | uncertain(choices, options.type_tie),
         choices=[asdict(choice) if choice else None for choice in choices],
         chi2=chi2,
         npix=npix,
         source_chi2=areas.chi2,
+        source_p_value=mismatch.p_value,
+        source_residual_peak=mismatch.residual_peak,
         source_npix=areas.npix,
         source_nexp=areas.nexp,
         source_band_npix=areas.band_npix,
@@ -360,7 +359,9 @@ def _prior_dominated(fitter, optimum, covariance, draws: Draws | None) -> np.nda
     return quality.prior_dominated(natural, tr, len(table.parameters)) & own & ~meant
 
 
-def _flags(fitter, optimum, covariance, areas, draws, bound, sampling, found) -> np.ndarray:
+def _flags(
+    fitter, optimum, covariance, areas, mismatch, draws, bound, sampling, found
+) -> np.ndarray:
     """Flags of every source of the patch."""
     table, n = fitter.table, len(fitter.table.parameters)
     theta, cov = optimum.theta[:n], covariance[:n, :n]
@@ -380,6 +381,7 @@ def _flags(fitter, optimum, covariance, areas, draws, bound, sampling, found) ->
         "poor_fit": areas.chi2 > fitter.options.poor_chi2 * np.maximum(areas.npix, 20),
         "no_data": areas.npix == 0,
         "partial_coverage": (areas.coverage < quality.COVERAGE) & (areas.npix > 0),
+        "model_mismatch": mismatch.flagged,
         "blended": quality.flux_blended(table.labels, cov, n_s),
     }
     return quality.source_flags(n_s, table.labels, per_parameter, per_source, whole)

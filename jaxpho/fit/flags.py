@@ -67,6 +67,12 @@ _TABLE = (
         "type_uncertain",
         "another type fits nearly as well as the one that type `auto` chose (fit.type_tie)",
     ),
+    (
+        "model_mismatch",
+        "the model does not describe the pixels of the source: p_value below 1e-4, or "
+        "residual_peak beyond 6 sigma (bright galaxies, which no profile fits perfectly, often "
+        "have it)",
+    ),
 )
 
 FLAGS: tuple[Flag, ...] = tuple(Flag(bit, name, text) for bit, (name, text) in enumerate(_TABLE))

@@ -43,6 +43,7 @@ class PatchResult:
     flags : [S] bit mask of `jaxpho.fit.flags`.
     chi2, npix : [E] over the unmasked pixels of the patch.
     source_chi2, source_npix, source_nexp : [S] within the source's own area.
+    source_p_value, source_residual_peak : [S] see `jaxpho.fit.mismatch.Mismatch`.
     source_band_npix : [S, B] the pixels by band; a flux in a band with none is not measured.
     exposures, exposure_bands : [E] names and bands.
     pixels : exposure name -> {"x", "y": int [n], "data", "ierr", "model": float32 [n]}, without
@@ -78,6 +79,8 @@ class PatchResult:
     chi2: np.ndarray | None = None
     npix: np.ndarray | None = None
     source_chi2: np.ndarray | None = None
+    source_p_value: np.ndarray | None = None
+    source_residual_peak: np.ndarray | None = None
     source_npix: np.ndarray | None = None
     source_nexp: np.ndarray | None = None
     source_band_npix: np.ndarray | None = None
@@ -96,6 +99,8 @@ class PatchResult:
             "chi2": np.zeros(nexp),
             "npix": np.zeros(nexp, np.int64),
             "source_chi2": np.full(nsource, np.nan),
+            "source_p_value": np.full(nsource, np.nan),
+            "source_residual_peak": np.full(nsource, np.nan),
             "source_npix": np.zeros(nsource, np.int64),
             "source_nexp": np.zeros(nsource, np.int64),
             "choices": [None] * nsource,

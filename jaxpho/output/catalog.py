@@ -131,6 +131,8 @@ def _quality(result: PatchResult, view: SourceView, s: int) -> dict:
         "at_bound": ",".join(bounded),
         "fixed": ",".join(view.held),
         "chi2": float(result.source_chi2[s]),
+        "p_value": float(result.source_p_value[s]),
+        "residual_peak": float(result.source_residual_peak[s]),
         "npix": int(result.source_npix[s]),
         "nexp": int(result.source_nexp[s]),
         "patch": int(result.patch_id),

@@ -64,6 +64,18 @@ QUALITY = (
     Column("at_bound", "", "str", "parameters at the edge of their allowed range"),
     Column("fixed", "", "str", "parameters held at their input value"),
     Column("chi2", "", "f8", "sum of ((data-model)/sigma)^2 in the area of the source"),
+    Column(
+        "p_value",
+        "",
+        "f8",
+        "chance of a larger chi2 there if the model is right, measured noise taken into account",
+    ),
+    Column(
+        "residual_peak",
+        "",
+        "f8",
+        "largest residual there smoothed by the PSF of any exposure, in its sigma, with its sign",
+    ),
     Column("npix", "", "i8", "unmasked pixels in the area of the source, all exposures"),
     Column("nexp", "", "i8", "exposures with unmasked pixels in the area of the source"),
     Column("patch", "", "i8", "number of the patch in which the source was fitted"),

@@ -18,7 +18,8 @@ _ARRAYS = (
     "at_bound", "flags", "chi2", "npix", "source_chi2", "source_npix", "source_nexp",
     "source_band_npix",
 )  # fmt: skip
-_OPTIONAL = ("start", "bounds", "mass_matrix_initial", "mass_matrix_final")
+_OPTIONAL = ("start", "bounds", "mass_matrix_initial", "mass_matrix_final", "source_p_value",
+             "source_residual_peak")  # fmt: skip
 _LISTS = ("types", "bands", "exposures", "exposure_bands", "messages")
 
 

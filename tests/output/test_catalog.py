@@ -52,6 +52,8 @@ def test_units_and_meanings_in_every_column(rng, tmp_path):
         "e2",
         "flags",
         "chi2",
+        "p_value",
+        "residual_peak",
         "npix",
         "nexp",
         "patch",
