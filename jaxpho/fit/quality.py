@@ -12,7 +12,7 @@ from jaxpho.fit.parameters import ParameterTable
 from jaxpho.fit.transforms import Transform
 
 BOUND_MARGIN = 2e-3  # of a parameter's range
-DISC_MARGIN = 0.01  # of the largest ellipticity; the optimiser keeps 0.004 to 0.009 from it
+DISC_MARGIN = 0.01  # of the largest ellipticity; the optimiser stops at 0.003 or less from it
 BLEND_CORRELATION = 0.5
 COVERAGE = 0.7
 PRIOR_SHARE = 0.75  # of the prior's own standard deviation
