@@ -26,6 +26,8 @@ log = logging.getLogger("jaxpho.cluster")
 LOOPBACK = "127.0.0.1"
 CONNECT, ASK_EVERY = 30.0, 5.0
 """Seconds within which a scheduler must answer, and between questions for its workers."""
+KEPT_MESSAGES = 10
+"""Messages of a connection that Dask keeps; by default a thousand."""
 BUNDLE, BUNDLE_SECONDS = 32, 0.1
 """Patches that travel together at most, and seconds of work that they may be."""
 
@@ -117,6 +119,13 @@ class DaskEngine:
         )  # fmt: skip
 
     def _connect(self) -> None:
+        import dask.config
+
+        # what was sent is kept for debugging, whole: a patch is some kilobytes, and there are many
+        with dask.config.set({"distributed.admin.low-level-log-length": KEPT_MESSAGES}):
+            self._connect_kept()
+
+    def _connect_kept(self) -> None:
         if self.wanted is not None:
             self.cluster = self.distributed.LocalCluster(
                 n_workers=self.wanted, threads_per_worker=1, processes=True, host=LOOPBACK,
