@@ -206,12 +206,12 @@ class DaskEngine:
             kind, text = "lost", f"the scheduler has {future.status} it"
         else:
             error = future.exception()
-            if isinstance(error, InputError):
+            if not isinstance(error, self.distributed.KilledWorker):
+                # a worker that cannot start, which is no fault of these patches
                 self.cancel()
-                raise error
-            # the process that works on a patch is another one: which patch it was is not known
-            kind = "died" if len(names) == 1 else "lost"
-            text = f"{type(error).__name__}: {error}"
+                raise error if isinstance(error, InputError) else RuntimeError(str(error))
+            # of several, which one it was is not known
+            kind, text = "died" if len(names) == 1 else "lost", "its workers died"
         return [Report(name, kind, message=text) for name in names]
 
     def withdraw(self) -> list[str]:
@@ -287,6 +287,8 @@ def remote(what: str, messages: str) -> str:
                 engine.submit(name, message)
             while len(reports) < len(wanted) and (engine.children or engine.queue):
                 reports += engine.collect(1.0)
+        except InputError:
+            raise
         except (OSError, ValueError):  # by `stop`, from another thread
             pass
         told = {report.name for report in reports}

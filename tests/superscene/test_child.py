@@ -75,11 +75,12 @@ def test_numbers_travel_bit_by_bit(engine_of):
     assert first[0][2] == values[2]
 
 
-def test_a_process_is_kept_and_several_share_the_work(engine_of, tmp_path):
+def test_a_process_is_kept_and_several_share_the_work(engine_of, tmp_path, caplog):
     engine = engine_of(workers=2, folder=tmp_path)
     for k in range(6):
         engine.submit(str(k), message(str(k)))
     assert len(all_reports(engine, 6)) == 6
+    assert caplog.text.count("prepared") == 1  # not by each of them
     pids = {c.process.pid for c in engine.children}
     assert 1 <= len(pids) <= 2
     engine.submit("6", message("6"))

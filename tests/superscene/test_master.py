@@ -26,7 +26,7 @@ from jaxpho.superscene.ledger import Ledger
 from jaxpho.superscene.snapshot import read_snapshot
 from jaxpho.superscene.worker import Work
 
-STARS, KILLS = 14, 8
+STARS, KILLS = 14, 6
 
 
 @pytest.fixture(scope="module")
