@@ -161,7 +161,9 @@ class Master:
             return
         if not self.halt:
             self._submit()
-        reports = self.engine.collect(0.5 if self.running or self.later else 0.0)
+        if not self.running and self.later:
+            time.sleep(min(PAUSE, 0.1))  # an engine without work does not wait
+        reports = self.engine.collect(0.5 if self.running else 0.0)
         if reports:
             # what has ended together is noted together
             with self.ledger.transaction():
