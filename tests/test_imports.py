@@ -94,7 +94,15 @@ THIRD_PARTY = {
     "sqlite3": ("jaxpho.superscene",),
     "piff": ("psfmix",),
 }
-ONE_FILE = {"sep", "dask", "arviz", "gwcs", "sqlite3", "piff"}  # at most one module imports it
+ONE_FILE = {
+    "sep",
+    "dask",
+    "distributed",
+    "arviz",
+    "gwcs",
+    "sqlite3",
+    "piff",
+}  # at most one module imports it
 LAZY_THIRD = {"sep", "dask", "distributed", "arviz", "gwcs", "asdf", "piff"}  # optional extras
 FORBIDDEN = {"galsim", "pickle", "pytest", "hypothesis", "tests", "dill", "cloudpickle"}
 MATPLOTLIB_ROOMS_PSFMIX = {"psfmix.figures", "psfmix.make_psf"}

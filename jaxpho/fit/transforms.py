@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtr, ndtri
 
+from jaxpho.fit.prior_terms import PriorTerms, extra_curvature, extra_energy, means
+
 SERIES = 1e-3
 """Squares of radii below which functions of the disc are series: good to 1e-10."""
-
-from jaxpho.fit.prior_terms import PriorTerms, extra_curvature, extra_energy, means
 
 
 class Transform(NamedTuple):

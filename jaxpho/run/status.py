@@ -25,6 +25,15 @@ def add_arguments(parser) -> None:
 
 def run(args) -> int:
     """Print the status; 0 whatever the run does."""
+    try:
+        return _show(args)
+    except KeyboardInterrupt:
+        if args.watch:  # the way to end it
+            return 0
+        raise
+
+
+def _show(args) -> int:
     while True:
         found = read_snapshot(args.config)
         if args.watch and sys.stdout.isatty():
