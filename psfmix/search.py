@@ -55,6 +55,8 @@ def search(target, coarse, ngauss, options, max_steps):
     sizes += reversed(range(ngauss, _LADDER_TO, -_LADDER_STEP))
     found = list(climb(target, coarse, sizes, options, max_steps, plain=False))
     best = min((plain, found[-1]), key=lambda fit: _score(fit, target))
+    if len(found) > 1:
+        best = _never_worse(best, found[-2], ngauss, target, options)
     return best._replace(steps=plain.steps + sum(state.steps for state in found))
 
 
@@ -120,12 +122,12 @@ def _rung(target, coarse, ngauss, previous, options, max_steps, splits=False):
     steps += used
     fits, used = _again(fits, coarse, options, 2 * _TRIAL_STEPS)
     steps += used
-    fits = _distinct(fits, coarse)
+    fits = _ranked(fits, coarse, splits)
     seed = fits[0]
     kept = 2 if worst_error(seed, coarse) < _EXCELLENT else _THIRD
     fits, used = _again(fits[:kept], target, options, max_steps)
     steps += used
-    fits = _distinct(fits, target)
+    fits = _ranked(fits, target, splits)
     kept = 1 if worst_error(fits[0], target) < _EXCELLENT else _POLISHED
     finished = [polish(fit, target, options) for fit in fits[:kept]]
     steps += sum(fit.steps for fit in finished)
@@ -189,11 +191,17 @@ def _score(fit, target):
     return fit.cost * worst_error(fit, target) ** 2
 
 
-def _distinct(fits, target):
-    """States in order of their score, less those that say the same as a better one."""
+def _ranked(fits, target, distinct):
+    """States in order of their score; if asked, less those that say the same as a better one.
+
+    Splits lead to many that are alike. Of others even the twins of a good one are worth going on
+    with: polished, they part.
+    """
     kept = []
     for fit in sorted(fits, key=lambda fit: _score(fit, target)):
-        if all(np.max(np.abs(fit.model - k.model)) > _SAME * target.peak for k in kept):
+        if not distinct or all(
+            np.max(np.abs(fit.model - k.model)) > _SAME * target.peak for k in kept
+        ):
             kept.append(fit)
     return kept
 
