@@ -124,12 +124,10 @@ def prepare_psfs(
     total = sum(len(job.images) for job in wanted.values())
     done = 0
     for job in wanted.values():
-        fits = []
-        for fit in _fit_job(job):
-            fits.append(fit)
-            done += 1
-            if progress is not None:
-                progress(done, total)
+        fits = _fit_job(job)
+        done += len(fits)
+        if progress is not None:
+            progress(done, total)
         write_psf_store(cache, job.group, _reduced(_model_of(job, fits), job.label))
     for exposure in exposures:
         if exposure.name in jobs:
@@ -206,7 +204,7 @@ def psf_from_image(
     options = build(PSFOptions, given, path="psf_from_image")
     includes = oversample == 1.0 if includes_pixel is None else includes_pixel
     job = _Job([image], None, float(oversample), includes, options, "", "PSF image")
-    model = _reduced(_model_of(job, list(_fit_job(job))), job.label)
+    model = _reduced(_model_of(job, _fit_job(job)), job.label)
     found = PSFQuality(model.attrs["residual"], model.attrs["ee_error"])
     if found.notable:
         hint = "more Gaussians (ngauss) or signed=True may help"
@@ -310,32 +308,31 @@ def detector_positions(exposure: Exposure, peaks: Sequence, constant: bool = Fal
     return np.unique(np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2), axis=0)
 
 
-def _fit_job(job: _Job):
-    """Yield the `MixtureFit` of each image."""
+def _fit_job(job: _Job) -> list:
+    """The `MixtureFit` of each image; components of several correspond, to be interpolated."""
+    from psfmix.corresponding import fit_corresponding
     from psfmix.fit import fit_mixture
 
-    options, start = job.options, None
-    for image in job.images:
-        fit = fit_mixture(
-            image,
-            oversample=job.oversample,
-            ngauss=options.ngauss or NGAUSS,
-            signed=options.signed,
-            includes_pixel=job.includes_pixel,
-            normalize=options.normalize,
-            trim=options.trim,
-            center=psf_center(image, options.center, options.trim),
-            start=start,
-        )
-        # the next position starts here, so that components correspond between positions
-        start = fit.parameters
-        yield fit
+    options = job.options
+    centers = [psf_center(image, options.center, options.trim) for image in job.images]
+    given = {
+        "oversample": job.oversample,
+        "ngauss": options.ngauss or NGAUSS,
+        "signed": options.signed,
+        "includes_pixel": job.includes_pixel,
+        "normalize": options.normalize,
+        "trim": options.trim,
+    }
+    if len(job.images) == 1:
+        return [fit_mixture(job.images[0], center=centers[0], **given)]
+    return fit_corresponding(job.images, job.locations, centers=centers, **given)
 
 
 def _model_of(job: _Job, fits: list) -> PSFModel:
     attrs = {
         "residual": max(fit.residual for fit in fits),
         "ee_error": max(fit.ee_error for fit in fits),
+        "centroid_error": max(fit.centroid_error for fit in fits),
         "source": job.label,
         "oversample": job.oversample,
         "center": job.options.center,

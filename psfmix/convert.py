@@ -11,7 +11,7 @@ from psfmix.corresponding import fit_corresponding
 from psfmix.fit import fit_mixture
 
 # Part of every cache key: raise it when the fit changes.
-FIT_VERSION = 7
+FIT_VERSION = 8
 
 
 def rotate_parameters(parameters, degrees):

@@ -36,7 +36,7 @@ _ORDERS = ((2, 9), (1, 4), (0, 1))
 
 def fit_corresponding(
     images, places, *, ngauss=4, signed=False, includes_pixel=False, normalize="unit", floor=None,
-    max_steps=150, progress=False, **layout,
+    max_steps=150, progress=False, centers=None, **layout,
 ):  # fmt: skip
     """Mixtures of images at several positions, components in correspondence.
 
@@ -49,6 +49,8 @@ def fit_corresponding(
         See `psfmix.fit.fit_mixture`.
     progress : bool
         Show a progress bar on standard error.
+    centers : list of (x, y), optional
+        Each image's reference point, as ``center`` of `psfmix.fit.fit_mixture`.
 
     Returns
     -------
@@ -64,6 +66,8 @@ def fit_corresponding(
     layout["oversample"] = float(layout.get("oversample", 1.0))
     pairs = []
     for k, image in enumerate(images):
+        if centers is not None:
+            layout["center"] = centers[k]
         try:
             pairs.append(build_targets(image, **layout))
             check_size(ngauss, pairs[-1][0])

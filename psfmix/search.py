@@ -6,13 +6,12 @@ from psfmix.lm import minimise
 from psfmix.model import AMP, CXX, CXY, CYY, X, Y, densities, to_free
 from psfmix.starts import radial_starts, star_starts, with_amplitudes
 
-# Steps on every start; starts that go on, converge, are polished; sizes that are searched on the
-# way to a larger one: up to this in full, or for round PSFs from this on in passing.
+# Steps on every start; starts that go on, without splits and with them, converge, are polished.
 _TRIAL_STEPS = 25
-_SECOND, _THIRD, _POLISHED = 20, 6, 4
+_SECOND, _SECOND_SPLIT, _THIRD, _POLISHED = 12, 20, 6, 4
 # Mixtures that differ by less than this, of the peak, are the same to the search.
 _SAME = 1e-3
-_LADDER_TO, _LADDER_FROM = 3, 3
+_LADDER_TO, _LADDER_STEP, _LADDER_FROM = 3, 2, 3
 # Splits of a component: halves this many sigmas to each side, variances up and down by this part.
 _APART, _WIDER = 0.5, 0.4
 _ROUND_STARTS, _STAR_STARTS, _STAR_FROM = 3, 14, 6
@@ -48,48 +47,50 @@ def search(target, coarse, ngauss, options, max_steps):
     psfmix.lm.State
         ``steps`` counts every iteration spent.
     """
-    previous, steps = None, 0
-    for n in range(min(ngauss, _LADDER_FROM), ngauss):
-        fits, used = _candidates(coarse, n, previous, options, 1, 0)
-        previous, steps = fits[0], steps + used
-    first = _candidates(coarse, ngauss, None, options, 1, 0)[0][0]
-    if worst_error(first, coarse) < _EXCELLENT:
+    plain, _ = _rung(target, coarse, ngauss, None, options, max_steps)
+    if worst_error(plain, target) < _EXCELLENT:
         # A round PSF has few minima: the smaller ones need no search of their own.
-        best, _ = _rung(target, coarse, ngauss, previous, options, max_steps)
-        return best._replace(steps=best.steps + steps)
-    sizes = [*range(1, min(ngauss, _LADDER_TO + 1)), ngauss]
-    found = list(climb(target, coarse, sizes, options, max_steps, previous))
-    return found[-1]._replace(steps=steps + sum(state.steps for state in found))
+        return plain
+    sizes = [*range(1, min(ngauss, _LADDER_TO) + 1)]
+    sizes += reversed(range(ngauss, _LADDER_TO, -_LADDER_STEP))
+    found = list(climb(target, coarse, sizes, options, max_steps, plain=False))
+    best = min((plain, found[-1]), key=lambda fit: _score(fit, target))
+    if len(found) > 1:
+        best = _never_worse(best, found[-2], ngauss, target, options)
+    return best._replace(steps=plain.steps + sum(state.steps for state in found))
 
 
-def climb(target, coarse, sizes, options, max_steps, other=None):
+def climb(target, coarse, sizes, options, max_steps, plain=True):
     """Mixtures of more and more components, each started from the one before as well.
 
     Parameters
     ----------
     sizes : ascending ints
         Numbers of components; the others are those of `search`.
-    other : psfmix.lm.State, optional
-        One more mixture that the last is started from, of one component less.
+    plain : bool
+        Search every size without splits as well, which costs half as much again.
 
     Yields
     ------
     psfmix.lm.State
         One per size, as soon as it is found.
     """
-    previous, last, steps = None, None, 0
+    seeds, last = {False: None, True: None}, None
     for n in sizes:
-        while previous is not None and len(previous.raw) < n - 1:
-            size = len(previous.raw) + 1
-            fits, used = _candidates(coarse, size, previous, options, 1, 0)
-            previous, steps = fits[0], steps + used
-        more = other if n == sizes[-1] else None
-        best, previous = _rung(target, coarse, n, previous, options, max_steps, more)
+        found = []
+        for splits in (False, True) if plain else (True,):
+            best, seeds[splits] = _rung(
+                target, coarse, n, seeds[splits], options, max_steps, splits
+            )
+            found.append(best)
+            if worst_error(best, target) < _EXCELLENT:
+                break
+        best = min(found, key=lambda fit: _score(fit, target))
+        steps = sum(fit.steps for fit in found)
         if last is not None:
             best = _never_worse(best, last, n, target, options)
         last = best
-        yield best._replace(steps=best.steps + steps)
-        steps = 0
+        yield best._replace(steps=steps)
 
 
 def _never_worse(best, last, ngauss, target, options):
@@ -101,26 +102,32 @@ def _never_worse(best, last, ngauss, target, options):
         return best
     split = minimise(_split(last.free, ngauss, options.signed), target, options, 0)
     split = polish(split, target, options)
-    return split._replace(steps=best.steps + split.steps)
+    return min((best, split), key=lambda fit: worst_error(fit, target))
 
 
-def _rung(target, coarse, ngauss, previous, options, max_steps, other=None):
-    """Best mixture of one size, and the best on the coarse target before its polish."""
+def _rung(target, coarse, ngauss, previous, options, max_steps, splits=False):
+    """Best mixture of one size, and the best on the coarse target before its polish.
+
+    `previous` is one of fewer components. Starts by `splits` crowd out others, which may end
+    better: each way is worth going by itself.
+    """
+    steps = 0
+    for n in range(len(previous.raw) + 1 if previous else min(ngauss, _LADDER_FROM), ngauss):
+        fits, used = _candidates(coarse, n, previous, options, 1, 0, splits)
+        previous, steps = fits[0], steps + used
     stars = _STAR_STARTS if ngauss >= _STAR_FROM else 0
-    fits, steps = _candidates(coarse, ngauss, previous, options, _ROUND_STARTS, stars)
-    if other is not None:
-        fits.append(_trial(_added(coarse, other, options), coarse, options))
-        steps += fits[-1].steps
-        fits.sort(key=lambda fit: fit.cost)
+    fits, used = _candidates(coarse, ngauss, previous, options, _ROUND_STARTS, stars, splits)
     # Successive halving: the cost after a few steps is a poor guide, so many go on.
-    fits, used = _again(fits[:_SECOND], coarse, options, 2 * _TRIAL_STEPS)
+    fits = fits[: _SECOND_SPLIT if splits else _SECOND]
     steps += used
-    fits = _distinct(fits, coarse)
+    fits, used = _again(fits, coarse, options, 2 * _TRIAL_STEPS)
+    steps += used
+    fits = _ranked(fits, coarse, splits)
     seed = fits[0]
     kept = 2 if worst_error(seed, coarse) < _EXCELLENT else _THIRD
     fits, used = _again(fits[:kept], target, options, max_steps)
     steps += used
-    fits = _distinct(fits, target)
+    fits = _ranked(fits, target, splits)
     kept = 1 if worst_error(fits[0], target) < _EXCELLENT else _POLISHED
     finished = [polish(fit, target, options) for fit in fits[:kept]]
     steps += sum(fit.steps for fit in finished)
@@ -128,7 +135,7 @@ def _rung(target, coarse, ngauss, previous, options, max_steps, other=None):
     return best._replace(steps=steps), seed
 
 
-def _candidates(target, ngauss, previous, options, rounds, stars):
+def _candidates(target, ngauss, previous, options, rounds, stars, splits):
     """Starts after a few steps, in order of cost, and the steps spent."""
     starts = radial_starts(target, ngauss, options, rounds)
     if previous is not None:
@@ -136,7 +143,7 @@ def _candidates(target, ngauss, previous, options, rounds, stars):
     fits = [_trial(raw, target, options) for raw in starts]
     done = min(worst_error(fit, target) for fit in fits) < _EXCELLENT
     if not done:
-        starts = [] if previous is None else _splits(previous.raw)
+        starts = _splits(previous.raw) if splits and previous is not None else []
         if stars:
             starts += star_starts(target, ngauss, options, stars)
         fits += [_trial(raw, target, options) for raw in starts]
@@ -184,11 +191,17 @@ def _score(fit, target):
     return fit.cost * worst_error(fit, target) ** 2
 
 
-def _distinct(fits, target):
-    """States in order of their score, less those that say the same as a better one."""
+def _ranked(fits, target, distinct):
+    """States in order of their score; if asked, less those that say the same as a better one.
+
+    Splits lead to many that are alike. Of others even the twins of a good one are worth going on
+    with: polished, they part.
+    """
     kept = []
     for fit in sorted(fits, key=lambda fit: _score(fit, target)):
-        if all(np.max(np.abs(fit.model - k.model)) > _SAME * target.peak for k in kept):
+        if not distinct or all(
+            np.max(np.abs(fit.model - k.model)) > _SAME * target.peak for k in kept
+        ):
             kept.append(fit)
     return kept
 
@@ -241,7 +254,7 @@ def worst_error(state, target):
     peak = np.max(np.abs(difference)) / target.peak
     energy = target.energies(difference)[: len(target.ee_radii)][target.ee_reported]
     energy = np.max(np.abs(energy), initial=0.0) / target.total
-    shift = np.max(np.hypot(*np.reshape(target.moments @ difference, (2, -1)))) / target.fwhm
+    shift = target.shift(difference) / target.fwhm
     return float(np.sqrt(peak**2 + (_EE_SCALE * energy) ** 2 + (_CENTROID_SCALE * shift) ** 2))
 
 

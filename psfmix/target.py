@@ -24,7 +24,7 @@ _SECTORS = 8
 # Relative to the circles' rows: enough to place the wings, little enough to leave the core alone.
 _SECTOR_WEIGHT = 0.5
 # A shift by the FWHM counts as this part of the whole flux.
-_CENTROID_WEIGHT = 3.0
+_CENTROID_WEIGHT = 2.0
 # Median along the edge, of the maximum, above which an image is no PSF.
 _NO_PEAK = 0.8
 
@@ -101,6 +101,10 @@ class Target:
         shifts = rows @ self.moments.T * (_CENTROID_WEIGHT * self.total / self.fwhm)
         out = np.concatenate([out, shifts], axis=1)
         return out.reshape(*np.shape(brightness)[:-1], -1)
+
+    def shift(self, difference):
+        """Largest shift (native px) that a difference of images makes in weighted centroids."""
+        return float(np.max(np.hypot(*np.reshape(self.moments @ difference, (2, -1)))))
 
     @cached_property
     def ee(self):
