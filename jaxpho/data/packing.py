@@ -52,10 +52,8 @@ class PackedPatch:
         (ra, dec) in degrees.
     exposures, bands, exposure_bands : list of str
         Names of the exposures in use, of the bands, in order, and the band of each exposure.
-    blocks : list of slice
-        Blocks of each exposure.
-    n_tiles : list of int
-        Tiles of each exposure (a block's last tiles may be padding).
+    blocks, n_tiles : list of slice, list of int
+        Blocks and tiles of each exposure (a block's last tiles may be padding).
     n_sources : int
         Sources without padding.
     unit : str
