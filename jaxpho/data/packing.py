@@ -50,14 +50,10 @@ class PackedPatch:
     patch : Patch
     reference : tuple
         (ra, dec) in degrees.
-    exposures, bands : list of str
-        Names of the exposures in use, and of the bands, in order.
-    exposure_bands : list of str
-        Band of each exposure.
-    blocks : list of slice
-        Blocks of each exposure.
-    n_tiles : list of int
-        Tiles of each exposure (a block's last tiles may be padding).
+    exposures, bands, exposure_bands : list of str
+        Names of the exposures in use, of the bands, in order, and the band of each exposure.
+    blocks, n_tiles : list of slice, list of int
+        Blocks and tiles of each exposure (a block's last tiles may be padding).
     n_sources : int
         Sources without padding.
     unit : str
@@ -66,10 +62,8 @@ class PackedPatch:
         Of each exposure, free or not.
     mixtures : list of list of Mixtures
         [E][S] PSF mixtures with their reduced ones; empty where these are not known.
-    noise : list
-        `jaxpho.data.noise.NoiseStatistics` of each exposure, or None; empty where nobody looked.
-    inflation : list of float
-        By what the quoted errors of each exposure have been multiplied; empty for 1.
+    noise, inflation : list
+        Per exposure `NoiseStatistics` or None, and what quoted errors were multiplied by; or empty.
     rad2 : ndarray, optional
         [K] squared radii of a Sersic table, arcsec^2, where the patch is for one.
     """

@@ -99,8 +99,8 @@ class NoiseOptions:
         "inflate",
         "noise that is correlated between pixels, as in resampled images, measured in blank "
         "pixels: inflate: pixels are fitted as if independent, and errors and draws widened to "
-        "what that is worth; covariance: the likelihood of correlated noise (smaller errors, and "
-        "right, at some three times the cost); none: taken for independent, errors too small",
+        "what that is worth; covariance: the likelihood of correlated noise itself, at three "
+        "to four times the cost; none: taken for independent, errors too small",
         choices=("none", "inflate", "covariance"),
     )
     likelihood: str = option(
