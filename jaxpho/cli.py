@@ -275,7 +275,7 @@ class _LogFile:
                 self.path.parent.rmdir()
 
 
-def _verb(name: str):
+def _verb(name: str, first="config", metavar="CONFIG.yml", text="configuration file"):
     """The command of a module of `jaxpho.run` that has `add_arguments` and `run`."""
 
     def command(argv=None, prog: str = f"jaxpho {name}") -> int:
@@ -283,9 +283,10 @@ def _verb(name: str):
         parser = Parser(
             prog=prog,
             description=module.DESCRIPTION,
+            epilog=getattr(module, "EPILOG", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser.add_argument("config", metavar="CONFIG.yml", help="configuration file")
+        parser.add_argument(first, metavar=metavar, help=text)
         module.add_arguments(parser)
         parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
         parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
@@ -342,6 +343,10 @@ VERBS = {
     "preprocess": (preprocess_main, "exposures into a meta store and a pixel store"),
     "evaluate": (_verb("evaluate"), "chi2, its gradient and the packed arrays of one patch"),
     "render": (_verb("render"), "model and residual images of a catalogue"),
+    "export": (
+        _verb("export", "run", "RUN", "run directory of jaxpho-fit"),
+        "catalogues, chains, regions, images and cutouts of a run",
+    ),
 }
 
 
