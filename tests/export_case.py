@@ -43,10 +43,11 @@ def write_run(folder, draws=60):
     table = make_table(rows_of_patch(result), result.bands, "nJy", {"CREATOR": "jaxpho 1"})
     write_catalog(run / "catalog.fits", table)
     write_noise(run / "noise.ecsv", [])
+    files = {band: str(folder / f"{band}[0-9].fits") for band in "gr"}
     entry = {"science": "SCI", "error": "ERR", "mask": "DQ", "psf": None}
     config = {
         "output": str(run), "root": str(folder), "bands": ["g", "r"],
-        "images": [{"band": b, "files": f"{b}[0-9].fits", **entry} for b in ("g", "r")],
+        "images": [{"band": b, "files": files[b], **entry} for b in files],
         "peaks": {"positions": [list(REFERENCE)]},
     }  # fmt: skip
     (run / "config.yml").write_text(yaml.safe_dump(config))

@@ -17,6 +17,10 @@ WHAT = {
     "catalogue": "final catalogues of the optimum and of the draws (FITS, ECSV)",
     "samples": "table of the chains of every source (FITS, ECSV)",
     "regions": "region files of sources and patches for DS9 and CARTA",
+    "images": "data, model, residual, chi of every exposure at its own pixels (FITS)",
+    "mosaics": "mean of the exposures of each band; makes images, too",
+    "cutouts": "data, model, residual, chi around sources (FITS); makes images, too",
+    "arviz": "draws of each patch as ArviZ InferenceData (NetCDF)",
 }
 DEFAULT = ("catalogue", "samples")
 DESCRIPTION = """\
@@ -30,7 +34,8 @@ rest is there); 2 wrong input; 70 internal error; 130 interrupted
 
 examples:
   jaxpho export run                                  catalogues and chains, in run/export
-  jaxpho export run --what regions --overwrite       region files, too
+  jaxpho export run --what regions,images            region files and residual images, too
+  jaxpho export run --what cutouts --ids 17,23 --size 6
   jaxpho export run --columns desi.yml --outdir out  columns of your own choice and names
 """
 
@@ -61,6 +66,15 @@ def add_arguments(parser) -> None:
         metavar="N",
         help="keep every Nth draw in the table of chains",
     )
+    parser.add_argument(
+        "--scale", type=float, metavar="S", help="pixel of mosaics [arcsec]; default: the finest "
+        "exposure's",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=float, metavar="S", help="side of cutouts [arcsec]; default: 8 half-light "
+        "radii along the major axis, 3 to 30 arcsec",
+    )  # fmt: skip
+    parser.add_argument("--ids", metavar="A,B", help="sources of cutouts; default: all")
     parser.add_argument("--overwrite", action="store_true", help="replace files of an export")
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be written, write nothing"
@@ -92,6 +106,7 @@ class Job:
     columns: dict | None = None
     tables: dict = field(default_factory=dict)
     sources: object = None
+    images: object = None
     written: dict[str, str] = field(default_factory=dict)
 
     def bar(self, text: str, total: int | None = None) -> Callable:
@@ -109,16 +124,27 @@ class Job:
 
 def run(args) -> int:
     """Carry out the command; returns the exit code."""
+    from jaxpho.run import exportimages
+
     job = prepare(args)
     found = job.run
     if args.dry_run:
         print(describe(job))
         return 0
     _refuse_existing(job)
-    if {"catalogue", "samples", "regions"} & set(job.wanted):
+    wanted = set(job.wanted)
+    if {"catalogue", "samples", "regions", "cutouts"} & wanted:
         _tables(job)
-    if "regions" in job.wanted:
+    if "regions" in wanted:
         _regions(job)
+    if "images" in wanted:
+        exportimages.write_images(job)
+    if "mosaics" in wanted:
+        exportimages.write_mosaics(job)
+    if "cutouts" in wanted:
+        exportimages.write_cutouts(job)
+    if "arviz" in wanted:
+        exportimages.write_arviz(job)
     _readme(job)
     if found.bad:
         log.warning("%d files could not be read: their part is missing", len(found.bad))
@@ -143,10 +169,11 @@ def prepare(args) -> Job:
     if args.thin < 1:
         raise InputError(f"--thin {args.thin}: expected a number of draws, at least 1")
     apertures = APERTURES if args.apertures is None else _radii(args.apertures)
-    if "regions" in wanted:
-        from jaxpho.output.skyfiles import check_regions
-
-        check_regions("--what regions")
+    _check_packages(wanted)
+    for name in ("scale", "size"):
+        value = getattr(args, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name} {value:g}: expected arcsec, more than 0")
     columns = None
     if args.columns is not None:
         from jaxpho.config import read_yaml
@@ -159,7 +186,26 @@ def prepare(args) -> Job:
         raise InputError(f"--outdir {folder}: this is a file, expected a folder")
     if folder.resolve() == found.folder.resolve():
         raise InputError(f"--outdir {folder}: this is the run directory itself; give another one")
+    if {"mosaics", "cutouts"} & set(wanted) and "images" not in wanted:
+        if not any((folder / "images").glob("*.fits")):
+            wanted = [name for name in WHAT if name in {*wanted, "images"}]
     return Job(found, folder, wanted, formats, apertures, args, columns)
+
+
+def _check_packages(wanted: list[str]) -> None:
+    """Raise, before any work, where an optional package is not installed."""
+    if "regions" in wanted:
+        from jaxpho.output.skyfiles import check_regions
+
+        check_regions("--what regions")
+    if "mosaics" in wanted:
+        from jaxpho.output.mosaic import check_reproject
+
+        check_reproject("--what mosaics")
+    if "arviz" in wanted:
+        from jaxpho.inference_data import check_arviz
+
+        check_arviz("--what arviz")
 
 
 def _choice(text: str, allowed, option: str) -> list[str]:
@@ -193,6 +239,10 @@ def _patterns(job: Job) -> dict[str, list[str]]:
         "catalogue": [name + e for name in (final.OPTIMUM, final.SAMPLED) for e in ends],
         "samples": [final.CHAINS + e for e in ends],
         "regions": [f"{n}{e}" for n in ("sources", "patches") for e in (".reg", ".crtf")],
+        "images": ["images/*.fits"],
+        "mosaics": ["mosaics/*.fits"],
+        "cutouts": ["cutouts/*.fits"],
+        "arviz": ["arviz/*_posterior.nc"],
     }
 
 
@@ -247,7 +297,11 @@ def _tables(job: Job) -> None:
 
     catalogs, chains = (name in job.wanted for name in ("catalogue", "samples"))
     tables = final.FinalTables(
-        job.run, job.apertures, job.args.thin, catalogs or "regions" in job.wanted, chains
+        job.run,
+        job.apertures,
+        job.args.thin,
+        bool({"catalogue", "regions", "cutouts"} & set(job.wanted)),
+        chains,
     )
     final.collect(job.run, tables, job.bar("patches", len(job.run.samples)))
     job.tables = tables.tables()
