@@ -1,9 +1,12 @@
 """What PSF mixtures do to galaxies, and what reduced mixtures save.
 
-    JAXPHO_DATA=/data python benchmarks/psf_mixtures.py [--psf FITS] [--parts galaxies reduced]
+    JAXPHO_DATA=/data python benchmarks/psf_mixtures.py [--psf FITS] [--parts psfs galaxies reduced]
 
 The PSF is that of JWST's F200W filter, four times oversampled, from the folder JAXPHO_DATA (or any
 image given by --psf).
+
+*psfs*: residual / encircled energy (per cent) / centroid (native pixels) of mixtures of PSF images
+of several telescopes in JAXPHO_DATA, as ``make-psf`` finds them.
 
 *galaxies*: Sersic profiles through mixtures and, by GalSim, through the image itself, integrated
 over native pixels: largest difference of the galaxy's peak / of the flux within 5 pixels, per cent.
@@ -33,18 +36,48 @@ from jaxpho.core.fisher import normal_equations  # noqa: E402
 from jaxpho.core.sersic import load_mixture  # noqa: E402
 from jaxpho.data.psfmodel import PSFModel  # noqa: E402
 from jaxpho.fit.posterior import DEFAULT_STATIC, delta_of  # noqa: E402
+from psfmix.fit import fit_mixture  # noqa: E402
 from psfmix.inputs import read_psf_image  # noqa: E402
-from psfmix.ladder import fit_ladder  # noqa: E402
 from psfmix.model import brightness  # noqa: E402
 from psfmix.reduced import reduce_model  # noqa: E402
 from psfmix.reduced_store import format_rungs  # noqa: E402
 from psfmix.smoothing import smoothed  # noqa: E402
 
 PSF = "psf_images/jwst_nircam_webbpsf/psf_jwst_oct21_ng4m0_f200w.fits"
+ROMAN, DRIZZLED = "psf_images/roman_galsim/roman_", "psf_images/jwst_hst_grizli_mosaic/psf-ceers-"
+TELESCOPES = {  # file, and whether the image includes the native pixel
+    "JWST F200W (webbpsf x4)": (PSF, False),
+    "Roman Y106": (ROMAN + "Y106_sca01_x4_pixconv.fits", True),
+    "Roman H158": (ROMAN + "H158_sca10_x4_pixconv.fits", True),
+    "Roman F184": (ROMAN + "F184_sca18_x4_pixconv.fits", True),
+    "HST F606W drizzled": (DRIZZLED + "f606w.fits", True),
+    "HST F160W drizzled": (DRIZZLED + "f160w.fits", True),
+    "JWST F090W drizzled": (DRIZZLED + "nrca3-f090w.fits", True),
+    "JWST F200W drizzled": (DRIZZLED + "nrca3-f200w.fits", True),
+    "JWST F444W drizzled": (DRIZZLED + "nrca5-f444w.fits", True),
+}
 GALAXIES = [(n, rhalf) for n in (1.0, 4.0) for rhalf in (1.0, 2.0, 4.0)]  # native pixels
 SIGNED = (4, 6, 8)
 SIZE, APERTURE = 101, 5.0
 REDUCED = [(n, r, q) for n in (1.0, 4.0) for q in (1.0, 0.3) for r in (4.0, 8.0, 16.0, 32.0)]
+
+
+def psfs_table(folder):
+    """Print how good mixtures of many telescopes' PSFs are."""
+    rows = []
+    for name, (path, includes) in TELESCOPES.items():
+        source = read_psf_image(folder / path)
+        row = [name]
+        for ngauss, signed in [(4, False), *((n, True) for n in SIGNED)]:
+            fit = fit_mixture(
+                source.image, ngauss=ngauss, signed=signed, oversample=source.oversample,
+                includes_pixel=includes, normalize="stamp",
+            )  # fmt: skip
+            errors = f"{100 * fit.residual:.2f} / {100 * fit.ee_error:.2f}"
+            row.append(f"{errors} / {fit.centroid_error:.4f}")
+        rows.append(row)
+    print(table(["PSF", "4 positive", *(f"{n} signed" for n in SIGNED)], rows))
+    return rows
 
 
 def true_images(source):
@@ -145,7 +178,7 @@ def main():
     """Measure and print."""
     p = parser(__doc__.splitlines()[0])
     p.add_argument("--psf", type=Path, help="image (default: F200W in JAXPHO_DATA)")
-    p.add_argument("--parts", nargs="+", choices=("galaxies", "reduced"),
+    p.add_argument("--parts", nargs="+", choices=("psfs", "galaxies", "reduced"),
                    default=["galaxies", "reduced"])  # fmt: skip
     args = p.parse_args()
     path = args.psf or Path(os.environ.get("JAXPHO_DATA", ".")) / PSF
@@ -154,13 +187,20 @@ def main():
     print(environment())
     source = read_psf_image(path)
     layout = {"oversample": source.oversample, "normalize": "stamp"}
-    mixtures = {}
+    wanted = {f"{n} signed": (n, True) for n in SIGNED}
     if "galaxies" in args.parts:
-        (rung,) = fit_ladder(source.image, [4], **layout)
-        mixtures["4 positive"] = rung.fit.parameters
-    for rung in fit_ladder(source.image, SIGNED, signed=True, **layout):
-        mixtures[f"{rung.ngauss} signed"] = rung.fit.parameters
+        wanted = {"4 positive": (4, False)} | wanted
+    elif "reduced" in args.parts:
+        wanted = {f"{SIGNED[-1]} signed": (SIGNED[-1], True)}
+    else:
+        wanted = {}
+    mixtures = {
+        name: fit_mixture(source.image, ngauss=n, signed=signed, **layout).parameters
+        for name, (n, signed) in wanted.items()
+    }
     figures = {}
+    if "psfs" in args.parts:
+        figures["psfs"] = psfs_table(Path(os.environ.get("JAXPHO_DATA", ".")))
     if "galaxies" in args.parts:
         figures["galaxies"] = galaxy_table(source, mixtures)
     if "reduced" in args.parts:

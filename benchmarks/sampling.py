@@ -1,73 +1,112 @@
-"""What an effective sample costs: gradients and processor time of the samplers on a blend.
+"""What an effective sample costs: gradients and processor time of the samplers, on several patches.
 
-Four galaxies in two bands and eight exposures, 32 parameters: the second reference case of
-forcepho's format (folder forcepho_format/case2 of JAXPHO_DATA), with its own splines and pixel
-integration. Gradients are leapfrog steps of all chains, warm-up apart; effective samples are bulk
-ESS (rank-normalised; Vehtari et al. 2021) of the least and of the median parameter.
+Gradients are leapfrog steps of all chains, warm-up apart; effective samples are bulk ESS
+(rank-normalised; Vehtari et al. 2021) of the least and of the median parameter. Every seed is
+shown; figures are medians over seeds. `--reference SIGMAS` also runs numpyro's dense NUTS until the
+Monte-Carlo error of every mean is that share of its standard deviation, and compares means and
+standard deviations with it. Patches: see sampling_patches.py.
+
+    JAXPHO_DATA=DIR python benchmarks/sampling.py --patches case2 --reference 0.03
 """
 
-import os
 import time
-from pathlib import Path
 
 import common
 import jax
-import jax.numpy as jnp
 import numpy as np
+from sampling_patches import PATCHES, make_patch
 
-from jaxpho.compat.catalog import read_catalog
-from jaxpho.data.catalog import Peak
-from jaxpho.data.splinestore import read_spline_table
-from jaxpho.data.unpack import patch_from_arrays
-from jaxpho.fit.optimize import optimize
-from jaxpho.fit.options import FitOptions, SampleOptions
-from jaxpho.fit.parameters import build_parameters, parameter_bucket
-from jaxpho.fit.posterior import Problem, Static, to_unconstrained
+from jaxpho.fit.diagnostics import diagnose, mean_ess
+from jaxpho.fit.options import METHODS, SampleOptions
 from jaxpho.fit.sample import sample
-from jaxpho.fit.start import source_starts
 
-STATIC = Static("second_order", 1)
+MCSE, SIGMA_RTOL = 4.0, 0.05
+"""How far means may lie apart, in their combined Monte-Carlo errors; standard deviations relative,
+beyond three of theirs."""
+HEADER = (
+    "patch", "sampler", "seed", "gradients / least ESS", "/ median ESS", "ms / least ESS",
+    "warm-up gradients a chain", "least ESS", "max R-hat", "divergences",
+)  # fmt: skip
 
 
-def make_case(folder):
-    """Problem, linear mask and mode of the case."""
-    arrays = dict(np.load(folder / "expected.npz"))
-    packed = patch_from_arrays(arrays, first_psf=True, dtype=np.float32)
-    splines = read_spline_table(folder / "sersic_splines.h5").splines(np.float32)
-    catalog = read_catalog(folder / "peak_catalog.fits")
-    peaks = []
-    for i, (ra, dec, q, pa, sersic, rhalf) in enumerate(catalog.shapes):
-        # forcepho: q = sqrt(b/a), pa in radians from East to North
-        values = {"rhalf": rhalf, "sersic": sersic, "q": q**2, "pa": 90 - np.degrees(pa)}
-        flux = {("flux", band): catalog.flux[band][i] for band in packed.bands}
-        peaks.append(Peak(str(i), "sersic", ra, dec, values, flux))
-    starts = source_starts(peaks, packed.bands, packed.reference, pixel_scale=0.06)
-    table, n = build_parameters(
-        starts, packed.bands, FitOptions(), pixel_scale=0.06,
-        cos_dec=float(np.cos(np.radians(packed.reference[1]))),
-        flux_scale=dict.fromkeys(packed.bands, 1.0), n_exposures=packed.patch.n_exposures,
-        size=parameter_bucket,
+def draw(case, seed, **options):
+    """Draws, and the processor time in seconds."""
+    start = time.process_time()
+    asked = SampleOptions(**options)
+    draws = sample(
+        jax.random.PRNGKey(seed), case.mode, case.problem, asked, case.static, case.linear
+    )
+    return draws, time.process_time() - start
+
+
+def moments(theta):
+    """Means and standard deviations of draws [chains, draws, n], and the Monte-Carlo errors."""
+    x = theta.astype(float)
+    mean, sigma = x.mean((0, 1)), x.std((0, 1))
+    number = x.shape[0] * x.shape[1]
+    error = sigma / np.sqrt(np.minimum(mean_ess(x), number))
+    square = (x - mean) ** 2
+    own = square.std((0, 1)) / np.sqrt(np.minimum(mean_ess(square), number))
+    return mean, sigma, error, own / (2.0 * sigma)
+
+
+def reference_of(case, precision: float, most: int):
+    """Moments by dense NUTS, 1000 draws a chain at a time until the means are known well."""
+    draws, _ = draw(
+        case, 1000, method="nuts_dense", num_samples=1000, max_rounds=most, max_tree_depth=10,
+        min_ess=1.1 / precision**2,
     )  # fmt: skip
-    problem = Problem(packed.patch, table.scene, table.transform(n), splines)
-    linear = np.zeros(n, bool)
-    used = len(table.parameters)
-    linear[:used] = table.linear
-    start = to_unconstrained(jnp.asarray(table.start(n)), problem.transform)
-    mode = optimize(np.asarray(start, float), problem, linear, static=STATIC, with_volume=True)
-    return problem, linear, mode, used
+    found = moments(draws.theta[..., : case.used])
+    reached = float((found[2] / found[1]).max())
+    spent = draws.gradients + draws.warmup_gradients
+    print(f"reference: {draws.rounds} rounds, {spent} gradients, error {reached:.3f} sigma")
+    return found, reached
 
 
-def bulk_ess(theta):
-    """Rank-normalised bulk ESS [n] of draws [chains, draws, n]."""
-    from numpyro.diagnostics import effective_sample_size
-    from scipy.stats import norm, rankdata
+def compare(found, expected):
+    """Largest difference of means in combined errors; excess of that of sigmas (<= 0: alike)."""
+    mean, sigma, error, wide = found
+    mean2, sigma2, error2, wide2 = expected
+    apart = np.abs(mean - mean2) / np.hypot(error, error2)
+    ratio = np.abs(sigma / sigma2 - 1.0) - 3.0 * np.hypot(wide / sigma, wide2 / sigma2)
+    return float(apart.max()), float((ratio - SIGMA_RTOL).max())
 
-    chains, draws, n = theta.shape
-    halves = theta[:, : draws // 2 * 2].reshape(2 * chains, draws // 2, n)
-    rank = rankdata(halves.reshape(-1, n), axis=0)
-    score = norm.ppf((rank - 0.375) / (rank.shape[0] + 0.25)).reshape(halves.shape)
-    size = effective_sample_size(score)
-    return np.where(size < 0, theta[..., 0].size, size)
+
+def run(name, methods, seeds, draws_per_chain, expected=None, case=None):
+    """Rows of the table and medians over seeds by method."""
+    case = case or make_patch(name)
+    rows, figures = [], {}
+    for method in methods:
+        # the program is compiled before anything is timed
+        draw(case, 99, method=method, num_samples=25, max_rounds=1)
+        found, pooled = [], []
+        for seed in range(seeds):
+            draws, seconds = draw(
+                case, seed, method=method, num_samples=draws_per_chain, max_rounds=1
+            )
+            theta = draws.theta[..., : case.used]
+            worth = diagnose(theta)
+            least, middle = float(worth.bulk.min()), float(np.median(worth.bulk))
+            found.append(
+                [draws.gradients / least, draws.gradients / middle, 1e3 * seconds / least,
+                 draws.warmup_gradients / theta.shape[0]]
+            )  # fmt: skip
+            rest = least, float(worth.rhat.max()), draws.divergences
+            rows.append([name, method, seed, *map(float, found[-1]), *rest])
+            print(common.table(HEADER, rows[-1:]).splitlines()[-1], flush=True)
+            pooled.append(theta)
+        figures[method] = np.median(found, axis=0).tolist()
+        rows.append([name, method, "median", *figures[method], "", "", ""])
+        if expected is not None:
+            apart, excess = compare(moments(np.concatenate(pooled)), expected)
+            alike = apart <= MCSE and excess <= 0
+            print(
+                f"{name} {method}: means within {apart:.1f} combined errors of the reference, "
+                f"sigmas {'' if excess <= 0 else 'NOT '}within {SIGMA_RTOL:.0%} and 3 errors: "
+                f"{'alike' if alike else 'DIFFERENT'}", flush=True,
+            )  # fmt: skip
+            figures[method] += [apart, excess]
+    return rows, figures
 
 
 def main():
@@ -75,37 +114,21 @@ def main():
     p = common.parser(__doc__.splitlines()[0])
     p.add_argument("--seeds", type=int, default=5)
     p.add_argument("--draws", type=int, default=2000, help="draws per chain (default 2000)")
-    p.add_argument("--methods", default="nuts,marginal")
+    p.add_argument("--methods", default="nuts,marginal", help=f"of {', '.join(METHODS[:-1])}")
+    p.add_argument("--patches", default="case2", help=f"of {', '.join(PATCHES)}")
+    p.add_argument("--reference", type=float, help="Monte-Carlo error of the reference, sigma")
+    p.add_argument("--most", type=int, default=20, help="rounds of the reference (default 20)")
     args = p.parse_args()
-    data = Path(os.environ.get("JAXPHO_DATA", "../shared/data"))
-    problem, linear, mode, used = make_case(data / "forcepho_format" / "case2")
-    figures, rows = {}, []
-    for method in args.methods.split(","):
-        # the program is compiled before anything is timed
-        options = SampleOptions(method=method, num_samples=25, max_rounds=1)
-        sample(jax.random.PRNGKey(99), mode, problem, options, STATIC, linear)
-        options = SampleOptions(method=method, num_samples=args.draws, max_rounds=1)
-        found = []
-        for seed in range(args.seeds):
-            start = time.process_time()
-            draws = sample(jax.random.PRNGKey(seed), mode, problem, options, STATIC, linear)
-            seconds = time.process_time() - start
-            ess = bulk_ess(draws.theta[..., :used].astype(float))
-            least, middle = ess.min(), np.median(ess)
-            found.append(
-                [draws.gradients / least, draws.gradients / middle, 1e3 * seconds / least,
-                 draws.warmup_gradients / options.num_chains]
-            )  # fmt: skip
-            row = [method, seed, *(float(x) for x in found[-1]), float(least), draws.divergences]
-            rows.append(row)
-            print(" ".join(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row), flush=True)
-        figures[method] = np.median(found, axis=0).tolist()
-        rows.append([method, "median", *figures[method], "", ""])
-    header = (
-        "sampler", "seed", "gradients / least ESS", "/ median ESS", "ms / least ESS",
-        "warm-up gradients a chain", "least ESS", "divergences",
-    )  # fmt: skip
-    print(common.table(header, rows))
+    rows, figures = [], {}
+    for name in args.patches.split(","):
+        case, expected = make_patch(name), None
+        if args.reference:
+            expected, figures[f"{name} reference"] = reference_of(case, args.reference, args.most)
+        more, figures[name] = run(
+            name, args.methods.split(","), args.seeds, args.draws, expected, case
+        )
+        rows += more
+    print(common.table(HEADER, rows))
     common.finish(args, figures)
 
 

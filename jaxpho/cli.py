@@ -275,8 +275,16 @@ class _LogFile:
                 self.path.parent.rmdir()
 
 
-def _verb(name: str, first="config", metavar="CONFIG.yml", text="configuration file"):
-    """The command of a module of `jaxpho.run` that has `add_arguments` and `run`."""
+def _verb(
+    name: str,
+    first: str = "config",
+    metavar: str = "CONFIG.yml",
+    text: str = "configuration file",
+):
+    """The command of a module of `jaxpho.run` that has `add_arguments` and `run`.
+
+    Its first argument is `first` of the arguments, shown and explained as given here.
+    """
 
     def command(argv=None, prog: str = f"jaxpho {name}") -> int:
         module = import_module(f"jaxpho.run.{name}")
@@ -343,8 +351,12 @@ VERBS = {
     "preprocess": (preprocess_main, "exposures into a meta store and a pixel store"),
     "evaluate": (_verb("evaluate"), "chi2, its gradient and the packed arrays of one patch"),
     "render": (_verb("render"), "model and residual images of a catalogue"),
+    "status": (
+        _verb("status", "run", "RUN", "run directory"),
+        "how far a run is, from any host",
+    ),
     "export": (
-        _verb("export", "run", "RUN", "run directory of jaxpho-fit"),
+        _verb("export", "run", "RUN", "run directory"),
         "catalogues, chains, regions, images and cutouts of a run",
     ),
 }

@@ -11,7 +11,7 @@ import yaml
 
 from jaxpho.compat.config import is_forcepho, parse_config
 from jaxpho.compat.translate import our_values
-from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.core.sources import AUTO, SOURCE_TYPES
 from jaxpho.data.options import CatalogOptions, ImageOptions
 from jaxpho.errors import InputError
 from jaxpho.example import example_yaml
@@ -31,8 +31,9 @@ class SourceOptions:
 
     type: str = option(
         "sersic",
-        "profile of sources whose catalogue entry names none",
-        choices=tuple(SOURCE_TYPES),
+        "profile of sources whose catalogue entry names none; auto: point, exp, dev or sersic, "
+        "what fits each best (docs/models.md)",
+        choices=(*SOURCE_TYPES, AUTO),
     )
     sersic_mixture: str = option(
         "auto",

@@ -45,6 +45,12 @@ class PSFQuality:
     residual: float = np.nan
     ee_error: float = np.nan
 
+    def __str__(self) -> str:
+        return (
+            f"residual {100 * self.residual:.2f} % of peak, encircled energy within "
+            f"{100 * self.ee_error:.2f} % at 1-5 px"
+        )
+
     @property
     def poor(self) -> bool:
         """Whether photometry with this PSF deserves a flag."""
@@ -118,12 +124,10 @@ def prepare_psfs(
     total = sum(len(job.images) for job in wanted.values())
     done = 0
     for job in wanted.values():
-        fits = []
-        for fit in _fit_job(job):
-            fits.append(fit)
-            done += 1
-            if progress is not None:
-                progress(done, total)
+        fits = _fit_job(job)
+        done += len(fits)
+        if progress is not None:
+            progress(done, total)
         write_psf_store(cache, job.group, _reduced(_model_of(job, fits), job.label))
     for exposure in exposures:
         if exposure.name in jobs:
@@ -193,24 +197,19 @@ def psf_from_image(
     image = np.asarray(image, float)
     if image.ndim != 2:
         raise InputError(f"PSF image: found {image.ndim} dimensions, expected 2")
+    if not oversample > 0:
+        raise InputError(f"PSF image: oversample is {oversample}, expected a value > 0")
     given = {"ngauss": ngauss, "signed": signed, "includes_pixel": includes_pixel, "trim": trim}
     given |= {"center": center, "normalize": normalize}
     options = build(PSFOptions, given, path="psf_from_image")
     includes = oversample == 1.0 if includes_pixel is None else includes_pixel
     job = _Job([image], None, float(oversample), includes, options, "", "PSF image")
-    model = _reduced(_model_of(job, list(_fit_job(job))), job.label)
+    model = _reduced(_model_of(job, _fit_job(job)), job.label)
     found = PSFQuality(model.attrs["residual"], model.attrs["ee_error"])
     if found.notable:
-        log.warning("PSF image: %s; %s", _quality_text(found, ngauss), "more Gaussians (ngauss) or "
-                    "signed=True may help")  # fmt: skip
+        hint = "more Gaussians (ngauss) or signed=True may help"
+        log.warning("PSF image: %d Gaussians, %s; %s", ngauss, found, hint)
     return model
-
-
-def _quality_text(found: PSFQuality, ngauss: int) -> str:
-    return (
-        f"{ngauss} Gaussians, residual {100 * found.residual:.2f} % of peak, encircled energy "
-        f"within {100 * found.ee_error:.2f} % at 1-5 px"
-    )
 
 
 def _read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:
@@ -225,11 +224,7 @@ def _read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:
 
 
 def _report(exposure: Exposure, job: _Job, found: PSFQuality, source: str) -> None:
-    text = (
-        f"{job.label}: {exposure.psf.ngauss} Gaussians ({source}), residual "
-        f"{100 * found.residual:.2f} % of peak, encircled energy within "
-        f"{100 * found.ee_error:.2f} % at 1-5 px"
-    )
+    text = f"{job.label}: {exposure.psf.ngauss} Gaussians ({source}), {found}"
     exposure.notes["psf"] = text
     say, hint = log.info, ""
     if found.notable:
@@ -313,32 +308,31 @@ def detector_positions(exposure: Exposure, peaks: Sequence, constant: bool = Fal
     return np.unique(np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2), axis=0)
 
 
-def _fit_job(job: _Job):
-    """Yield the `MixtureFit` of each image."""
+def _fit_job(job: _Job) -> list:
+    """The `MixtureFit` of each image; components of several correspond, to be interpolated."""
+    from psfmix.corresponding import fit_corresponding
     from psfmix.fit import fit_mixture
 
-    options, start = job.options, None
-    for image in job.images:
-        fit = fit_mixture(
-            image,
-            oversample=job.oversample,
-            ngauss=options.ngauss or NGAUSS,
-            signed=options.signed,
-            includes_pixel=job.includes_pixel,
-            normalize=options.normalize,
-            trim=options.trim,
-            center=psf_center(image, options.center, options.trim),
-            start=start,
-        )
-        # the next position starts here, so that components correspond between positions
-        start = fit.parameters
-        yield fit
+    options = job.options
+    centers = [psf_center(image, options.center, options.trim) for image in job.images]
+    given = {
+        "oversample": job.oversample,
+        "ngauss": options.ngauss or NGAUSS,
+        "signed": options.signed,
+        "includes_pixel": job.includes_pixel,
+        "normalize": options.normalize,
+        "trim": options.trim,
+    }
+    if len(job.images) == 1:
+        return [fit_mixture(job.images[0], center=centers[0], **given)]
+    return fit_corresponding(job.images, job.locations, centers=centers, **given)
 
 
 def _model_of(job: _Job, fits: list) -> PSFModel:
     attrs = {
         "residual": max(fit.residual for fit in fits),
         "ee_error": max(fit.ee_error for fit in fits),
+        "centroid_error": max(fit.centroid_error for fit in fits),
         "source": job.label,
         "oversample": job.oversample,
         "center": job.options.center,

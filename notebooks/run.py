@@ -18,7 +18,7 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).resolve().parent
-TIMEOUT = 600
+TIMEOUT = 1800
 """Seconds a cell may take."""
 QUIET = "ignore:IProgress not found"
 """numpyro asks for progress bars in notebooks, and warns where these have no widgets."""

@@ -4,14 +4,14 @@ import hashlib
 import json
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxpho.data.psfmodel import PSFModel
 from jaxpho.errors import InputError
+from psfmix.corresponding import fit_corresponding
 from psfmix.fit import fit_mixture
 
 # Part of every cache key: raise it when the fit changes.
-FIT_VERSION = 6
+FIT_VERSION = 8
 
 
 def rotate_parameters(parameters, degrees):
@@ -68,9 +68,9 @@ def transform_parameters(parameters, matrix):
 def fit_grid(images, locations=None, progress=False, **options):
     """Mixtures at several detector positions, components in correspondence.
 
-    The first image (the one nearest the middle of the locations) is searched for a mixture; every
-    other starts from the mixture of its nearest neighbour already fitted, so that components keep
-    their meaning and interpolation between locations is smooth.
+    The image nearest the middle of the locations is searched for a mixture; all others are tied to
+    it, so that components keep their meaning and interpolation between locations is good: see
+    `psfmix.corresponding`.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def fit_grid(images, locations=None, progress=False, **options):
     progress : bool
         Show a progress bar on standard error.
     **options
-        Of `psfmix.fit.fit_mixture`.
+        Of `psfmix.fit.fit_mixture`, ``start`` apart.
 
     Returns
     -------
@@ -98,15 +98,10 @@ def fit_grid(images, locations=None, progress=False, **options):
         raise InputError(
             f"PSF locations have shape {places.shape}; expected ({len(images)}, 2): x, y per image"
         )
-    fits = [None] * len(images)
-    first = int(np.argmin(np.sum((places - places.mean(axis=0)) ** 2, axis=1)))
-    fits[first] = fit_mixture(images[first], **options)
-    for _ in tqdm(range(len(images) - 1), desc="positions", disable=not progress):
-        done = [k for k, fit in enumerate(fits) if fit is not None]
-        todo = [k for k, fit in enumerate(fits) if fit is None]
-        separation = np.sum((places[todo][:, None] - places[done][None]) ** 2, axis=-1)
-        row, column = np.unravel_index(np.argmin(separation), separation.shape)
-        fits[todo[row]] = fit_mixture(images[todo[row]], start=fits[done[column]], **options)
+    if len(images) == 1:
+        fits = [fit_mixture(images[0], **options)]
+    else:
+        fits = fit_corresponding(images, places, progress=progress, **options)
     model = PSFModel(
         parameters=np.stack([fit.parameters for fit in fits]),
         locations=places if len(images) > 1 else None,
@@ -115,6 +110,7 @@ def fit_grid(images, locations=None, progress=False, **options):
         attrs={
             "residual": max(fit.residual for fit in fits),
             "ee_error": max(fit.ee_error for fit in fits),
+            "centroid_error": max(fit.centroid_error for fit in fits),
         },
     )
     return model, fits

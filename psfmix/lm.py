@@ -12,6 +12,16 @@ _DAMPING_MAX = 1e8
 _STALL, _STALL_FRACTION = 5, 3e-5
 
 
+class Prior(NamedTuple):
+    """Where free parameters are drawn to, and how strongly: weight (free - mean)^2 is added.
+
+    Both are arrays (ngauss, 6).
+    """
+
+    mean: np.ndarray
+    weight: np.ndarray
+
+
 class Options(NamedTuple):
     """Weights of the residual rows beside the pixels (which count in units of the peak)."""
 
@@ -20,6 +30,7 @@ class Options(NamedTuple):
     ee_weight: float = 20.0
     ridge: float = 0.01
     total_weight: float = 1e3
+    prior: Prior | None = None
 
 
 class State(NamedTuple):
@@ -105,6 +116,8 @@ def _evaluate(free, target, options, weight):
         + total_residual**2
         + ridge**2 * np.sum(raw[:, AMP] ** 2)
     )
+    if options.prior is not None:
+        cost += np.sum(options.prior.weight * (free - options.prior.mean) ** 2)
     return State(free, raw, model, float(cost), 0), (pieces, residual, ee_residual, total_residual)
 
 
@@ -128,6 +141,9 @@ def _derivatives(state, work, target, options, weight):
     link[:, np.arange(n), np.arange(n)] = single.transpose(1, 0, 2)
     link = link.reshape(6 * n, 6 * n)
     normal, gradient = link.T @ normal @ link, link.T @ gradient
+    if options.prior is not None:
+        normal += np.diag(options.prior.weight.ravel())
+        gradient += (options.prior.weight * (state.free - options.prior.mean)).ravel()
     # The stiff total stays out of the damping scales, or amplitudes could hardly trade flux.
     scales = np.diag(normal).copy()
     total_row = total_scale * single[:, AMP].ravel()

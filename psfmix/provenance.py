@@ -41,6 +41,7 @@ def provenance_of_image(source, fit, background=0.0, posterior=None):
         "oversample_from": source.oversample_from,
         "residual": fit.residual,
         "ee_error": fit.ee_error,
+        "centroid_error": fit.centroid_error,
         "method": "map" if posterior is None else "nuts",
         "background": background,
     }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxpho.data.psfmodel import FLOATS, PSFModel, ReducedPSF
+from jaxpho.data.psfmodel import PSFModel, ReducedPSF, mean_mixture
 from jaxpho.errors import InputError
 from psfmix.elimination import Rows, fit_smaller, without_one
 from psfmix.fit import from_array, to_array
@@ -262,17 +262,10 @@ def _between(parameters, model, width, tolerance):
     worst = 0.0
     for k, parent in enumerate(_tour(model.locations)[1]):
         if parent is not None:
-            a, b = (_halfway(p, k, parent) for p in (parameters, model.parameters))
+            pair = [k, parent]
+            a, b = (mean_mixture(p[pair], [0.5, 0.5]) for p in (parameters, model.parameters))
             worst = max(worst, largest_difference(a, b, width, tolerance))
     return worst
-
-
-def _halfway(parameters, i, k):
-    """The mean of two mixtures whose components correspond."""
-    out = parameters[i].copy()
-    for name in FLOATS:
-        out[name] = 0.5 * (parameters[name][i] + parameters[name][k])
-    return out
 
 
 def rung_for(rungs, width):

@@ -3,13 +3,17 @@
 import numpy as np
 
 from psfmix.lm import minimise
-from psfmix.model import AMP, densities, to_free
+from psfmix.model import AMP, CXX, CXY, CYY, X, Y, densities, to_free
 from psfmix.starts import radial_starts, star_starts, with_amplitudes
 
-# Steps on every start; starts that go on, converge, are polished; first rung of the ladder.
+# Steps on every start; starts that go on, without splits and with them, converge, are polished.
 _TRIAL_STEPS = 25
-_SECOND, _THIRD, _POLISHED = 12, 6, 4
-_LADDER_FROM = 3
+_SECOND, _SECOND_SPLIT, _THIRD, _POLISHED = 12, 20, 6, 4
+# Mixtures that differ by less than this, of the peak, are the same to the search.
+_SAME = 1e-3
+_LADDER_TO, _LADDER_STEP, _LADDER_FROM = 3, 2, 3
+# Splits of a component: halves this many sigmas to each side, variances up and down by this part.
+_APART, _WIDER = 0.5, 0.4
 _ROUND_STARTS, _STAR_STARTS, _STAR_FROM = 3, 14, 6
 # The p-norm polish: rounds, steps in each, growth of the weights, and how much it may cost.
 _POLISH_ROUNDS, _POLISH_STEPS, _POLISH_POWER, _POLISH_COST = 30, 10, 0.3, 2.0
@@ -17,6 +21,7 @@ _POLISH_ROUNDS, _POLISH_STEPS, _POLISH_POWER, _POLISH_COST = 30, 10, 0.3, 2.0
 _POLISH_EE = 0.85
 # An encircled-energy error weighs as much as a residual this many times larger.
 _EE_SCALE = 1.0
+_CENTROID_SCALE = 1.0
 # Two starts are enough when one is already this good; below the second nothing is worth a step.
 _EXCELLENT, _NEGLIGIBLE = 2e-3, 1.5e-4
 
@@ -26,7 +31,7 @@ def search(target, coarse, ngauss, options, max_steps):
 
     Round starts from the radial profile describe rings; a three-fold star of elongated components
     describes hexagonal mirrors; a component added at the worst residual of the mixture with one
-    fewer describes the rest.
+    fewer, or one of its components split, describes the rest.
 
     Parameters
     ----------
@@ -42,55 +47,87 @@ def search(target, coarse, ngauss, options, max_steps):
     psfmix.lm.State
         ``steps`` counts every iteration spent.
     """
-    previous, steps = None, 0
-    for n in range(min(ngauss, _LADDER_FROM), ngauss):
-        fits, used = _candidates(coarse, n, previous, options, 1, 0)
-        previous, steps = fits[0], steps + used
-    best, _ = _rung(target, coarse, ngauss, previous, options, max_steps)
-    return best._replace(steps=best.steps + steps)
+    plain, _ = _rung(target, coarse, ngauss, None, options, max_steps)
+    if worst_error(plain, target) < _EXCELLENT:
+        # A round PSF has few minima: the smaller ones need no search of their own.
+        return plain
+    sizes = [*range(1, min(ngauss, _LADDER_TO) + 1)]
+    sizes += reversed(range(ngauss, _LADDER_TO, -_LADDER_STEP))
+    found = list(climb(target, coarse, sizes, options, max_steps, plain=False))
+    best = min((plain, found[-1]), key=lambda fit: _score(fit, target))
+    if len(found) > 1:
+        best = _never_worse(best, found[-2], ngauss, target, options)
+    return best._replace(steps=plain.steps + sum(state.steps for state in found))
 
 
-def climb(target, coarse, sizes, options, max_steps):
+def climb(target, coarse, sizes, options, max_steps, plain=True):
     """Mixtures of more and more components, each started from the one before as well.
 
     Parameters
     ----------
     sizes : ascending ints
         Numbers of components; the others are those of `search`.
+    plain : bool
+        Search every size without splits as well, which costs half as much again.
 
     Yields
     ------
     psfmix.lm.State
         One per size, as soon as it is found.
     """
-    previous, last = None, None
+    seeds, last = {False: None, True: None}, None
     for n in sizes:
-        while previous is not None and len(previous.raw) < n - 1:
-            size = len(previous.raw) + 1
-            previous = _candidates(coarse, size, previous, options, 1, 0)[0][0]
-        best, previous = _rung(target, coarse, n, previous, options, max_steps)
-        if last is not None and worst_error(best, target) > worst_error(last, target):
-            # More components are never worse: one split in two says the same as before.
-            split = minimise(_split(last.free, n, options.signed), target, options, 0)
-            split = polish(split, target, options)
-            best = split._replace(steps=best.steps + split.steps)
+        found = []
+        for splits in (False, True) if plain else (True,):
+            best, seeds[splits] = _rung(
+                target, coarse, n, seeds[splits], options, max_steps, splits
+            )
+            found.append(best)
+            if worst_error(best, target) < _EXCELLENT:
+                break
+        best = min(found, key=lambda fit: _score(fit, target))
+        steps = sum(fit.steps for fit in found)
+        if last is not None:
+            best = _never_worse(best, last, n, target, options)
         last = best
-        yield best
+        yield best._replace(steps=steps)
 
 
-def _rung(target, coarse, ngauss, previous, options, max_steps):
-    """Best mixture of one size, and the best on the coarse target before its polish."""
+def _never_worse(best, last, ngauss, target, options):
+    """`best`, or the smaller mixture with components split in two where that is better.
+
+    One split in equal parts says the same as before: more components are never worse.
+    """
+    if worst_error(best, target) <= worst_error(last, target):
+        return best
+    split = minimise(_split(last.free, ngauss, options.signed), target, options, 0)
+    split = polish(split, target, options)
+    return min((best, split), key=lambda fit: worst_error(fit, target))
+
+
+def _rung(target, coarse, ngauss, previous, options, max_steps, splits=False):
+    """Best mixture of one size, and the best on the coarse target before its polish.
+
+    `previous` is one of fewer components. Starts by `splits` crowd out others, which may end
+    better: each way is worth going by itself.
+    """
+    steps = 0
+    for n in range(len(previous.raw) + 1 if previous else min(ngauss, _LADDER_FROM), ngauss):
+        fits, used = _candidates(coarse, n, previous, options, 1, 0, splits)
+        previous, steps = fits[0], steps + used
     stars = _STAR_STARTS if ngauss >= _STAR_FROM else 0
-    fits, steps = _candidates(coarse, ngauss, previous, options, _ROUND_STARTS, stars)
+    fits, used = _candidates(coarse, ngauss, previous, options, _ROUND_STARTS, stars, splits)
     # Successive halving: the cost after a few steps is a poor guide, so many go on.
-    fits, used = _again(fits[:_SECOND], coarse, options, 2 * _TRIAL_STEPS)
+    fits = fits[: _SECOND_SPLIT if splits else _SECOND]
     steps += used
-    fits.sort(key=lambda fit: _score(fit, coarse))
+    fits, used = _again(fits, coarse, options, 2 * _TRIAL_STEPS)
+    steps += used
+    fits = _ranked(fits, coarse, splits)
     seed = fits[0]
     kept = 2 if worst_error(seed, coarse) < _EXCELLENT else _THIRD
     fits, used = _again(fits[:kept], target, options, max_steps)
     steps += used
-    fits.sort(key=lambda fit: _score(fit, target))
+    fits = _ranked(fits, target, splits)
     kept = 1 if worst_error(fits[0], target) < _EXCELLENT else _POLISHED
     finished = [polish(fit, target, options) for fit in fits[:kept]]
     steps += sum(fit.steps for fit in finished)
@@ -98,15 +135,17 @@ def _rung(target, coarse, ngauss, previous, options, max_steps):
     return best._replace(steps=steps), seed
 
 
-def _candidates(target, ngauss, previous, options, rounds, stars):
+def _candidates(target, ngauss, previous, options, rounds, stars, splits):
     """Starts after a few steps, in order of cost, and the steps spent."""
     starts = radial_starts(target, ngauss, options, rounds)
     if previous is not None:
         starts.append(_added(target, previous, options))
     fits = [_trial(raw, target, options) for raw in starts]
     done = min(worst_error(fit, target) for fit in fits) < _EXCELLENT
-    if stars and not done:
-        starts = star_starts(target, ngauss, options, stars)
+    if not done:
+        starts = _splits(previous.raw) if splits and previous is not None else []
+        if stars:
+            starts += star_starts(target, ngauss, options, stars)
         fits += [_trial(raw, target, options) for raw in starts]
     fits.sort(key=lambda fit: fit.cost)
     return fits[:2] if done else fits, sum(fit.steps for fit in fits)
@@ -125,9 +164,46 @@ def _split(free, ngauss, signed):
     return np.concatenate([np.delete(free, k, axis=0), np.tile(shared, (parts, 1))])
 
 
+def _splits(raw):
+    """Mixtures of one component more, of the same moments: each component in two, in two ways."""
+    out = []
+    for k, component in enumerate(raw):
+        rest = np.delete(raw, k, axis=0)
+        a, b = component.copy(), component.copy()
+        a[AMP] = b[AMP] = 0.5 * component[AMP]
+        wide, narrow = a.copy(), b.copy()
+        wide[CXX:] *= 1 + _WIDER
+        narrow[CXX:] *= 1 - _WIDER
+        out.append(np.concatenate([rest, [narrow, wide]]))
+        half = 0.5 * (component[CXX] - component[CYY])
+        largest = 0.5 * (component[CXX] + component[CYY]) + np.hypot(half, component[CXY])
+        angle = 0.5 * np.arctan2(component[CXY], half)
+        dx, dy = _APART * np.sqrt(largest) * np.array([np.cos(angle), np.sin(angle)])
+        for part, sign in ((a, 1), (b, -1)):
+            part[[X, Y]] += sign * dx, sign * dy
+            part[[CXX, CYY, CXY]] -= dx * dx, dy * dy, dx * dy
+        out.append(np.concatenate([rest, [a, b]]))
+    return out
+
+
 def _score(fit, target):
     """Mean square and worst errors count alike (both squared)."""
     return fit.cost * worst_error(fit, target) ** 2
+
+
+def _ranked(fits, target, distinct):
+    """States in order of their score; if asked, less those that say the same as a better one.
+
+    Splits lead to many that are alike. Of others even the twins of a good one are worth going on
+    with: polished, they part.
+    """
+    kept = []
+    for fit in sorted(fits, key=lambda fit: _score(fit, target)):
+        if not distinct or all(
+            np.max(np.abs(fit.model - k.model)) > _SAME * target.peak for k in kept
+        ):
+            kept.append(fit)
+    return kept
 
 
 def _again(fits, target, options, max_steps):
@@ -170,11 +246,16 @@ def polish(state, target, options):
 
 
 def worst_error(state, target):
-    """Largest residual relative to the peak and encircled-energy error at 1-5 px, combined."""
+    """Largest residual, encircled-energy error at 1-5 px and centroid error, combined.
+
+    They are parts of the peak, of the total and of the FWHM.
+    """
     difference = state.model - target.value
     peak = np.max(np.abs(difference)) / target.peak
     energy = target.energies(difference)[: len(target.ee_radii)][target.ee_reported]
-    return float(np.hypot(peak, _EE_SCALE * np.max(np.abs(energy), initial=0.0) / target.total))
+    energy = np.max(np.abs(energy), initial=0.0) / target.total
+    shift = target.shift(difference) / target.fwhm
+    return float(np.sqrt(peak**2 + (_EE_SCALE * energy) ** 2 + (_CENTROID_SCALE * shift) ** 2))
 
 
 def _added(target, current, options):

@@ -12,6 +12,9 @@ _RATIO, _LAST = np.sqrt(2), 4.0
 _ELONGATED, _DIRECTIONS = (3.0, 10.0), 4
 # The points of a comparison: circles about every component, in its own (smoothed) sigma.
 _CIRCLES, _ANGLES = np.arange(0.0, 5.01, 0.25), 16
+# Around the worst of them, squares of 5 x 5 points: the first step in that component's sigma, the
+# ratio of successive ones, how many. Without them the largest difference is missed by up to 4 %.
+_STEP, _SHRINK, _SQUARES = 0.25, 0.4, 4
 
 
 def smoothed(parameters, width, major=None, angle=0.0):
@@ -39,7 +42,21 @@ def difference(reduced, full, width, major=None, angle=0.0):
     a, b = (smoothed(p, width, major, angle) for p in (reduced, full))
     x, y = points(np.concatenate([a, b]), _CIRCLES, _ANGLES)
     full_image = brightness(b, x, y)
-    return float(np.max(np.abs(brightness(a, x, y) - full_image)) / np.max(full_image))
+    peak = np.max(full_image)
+    missed = np.abs(brightness(a, x, y) - full_image)
+    k = int(np.argmax(missed))
+    worst, x, y = missed[k], x[k], y[k]
+    both = np.concatenate([a, b])
+    both = both[both[:, AMP] != 0][k // (len(_CIRCLES) * _ANGLES)]
+    step = _STEP * np.sqrt(0.5 * (both[CXX] + both[CYY]))
+    dy, dx = (np.indices((5, 5)).reshape(2, -1) - 2) / 2
+    for size in step * _SHRINK ** np.arange(_SQUARES):
+        near = x + size * dx, y + size * dy
+        missed = np.abs(brightness(a, *near) - brightness(b, *near))
+        k = int(np.argmax(missed))
+        if missed[k] > worst:
+            worst, x, y = missed[k], near[0][k], near[1][k]
+    return float(worst / peak)
 
 
 def largest_difference(reduced, full, width, enough=np.inf):

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from jaxpho.errors import InputError
+from psfmix.centroid import moment_rows, weight_widths
 
 # Half width (native px, and in units of the FWHM) of the square kept at full resolution.
 _CORE_PIXELS = 8.0
@@ -22,6 +23,8 @@ _SECTORS_FROM = 2.0
 _SECTORS = 8
 # Relative to the circles' rows: enough to place the wings, little enough to leave the core alone.
 _SECTOR_WEIGHT = 0.5
+# A shift by the FWHM counts as this part of the whole flux.
+_CENTROID_WEIGHT = 2.0
 # Median along the edge, of the maximum, above which an image is no PSF.
 _NO_PEAK = 0.8
 
@@ -49,6 +52,9 @@ class Target:
     cells : sparse array (nradii + nsector, nrow)
         ``cells @ brightness`` is the flux between successive radii, then (at a lower weight) in
         each sector of each annulus. Most of it is zero: see `energies`.
+    moments : array (2 nwidth, nrow)
+        ``moments @ difference`` are the shifts (native px, all x, then all y) that a difference
+        of images makes in weighted centroids, see `psfmix.centroid`.
     ee_radii : array (nradii,)
     ee_center : (x, y)
         Where the circles are centred: the centroid of the core, relative to `center`.
@@ -67,6 +73,7 @@ class Target:
     value: np.ndarray
     weight: np.ndarray
     cells: sparse.csr_array
+    moments: np.ndarray
     ee_radii: np.ndarray
     ee_center: tuple[float, float]
     peak: float
@@ -74,7 +81,7 @@ class Target:
     fwhm: float
 
     def energies(self, brightness):
-        """Flux inside each circle, then (at a lower weight) in each sector of each annulus.
+        """Flux in each circle, then (at lower weight) each sector of each annulus, and moments.
 
         Parameters
         ----------
@@ -83,12 +90,21 @@ class Target:
 
         Returns
         -------
-        array (..., nradii + nsector)
+        array (..., nradii + nsector + 2 nwidth)
+            The last ones are first moments in fluxes: that of a shift by the FWHM is
+            `_CENTROID_WEIGHT` times the total.
         """
-        out = (self.cells @ np.reshape(brightness, (-1, len(self.x))).T).T
+        rows = np.reshape(brightness, (-1, len(self.x)))
+        out = (self.cells @ rows.T).T
         circles = len(self.ee_radii)
         out[:, :circles] = np.cumsum(out[:, :circles], axis=1)
+        shifts = rows @ self.moments.T * (_CENTROID_WEIGHT * self.total / self.fwhm)
+        out = np.concatenate([out, shifts], axis=1)
         return out.reshape(*np.shape(brightness)[:-1], -1)
+
+    def shift(self, difference):
+        """Largest shift (native px) that a difference of images makes in weighted centroids."""
+        return float(np.max(np.hypot(*np.reshape(self.moments @ difference, (2, -1)))))
 
     @cached_property
     def ee(self):
@@ -171,7 +187,10 @@ def build_target(
         shape=(len(radii), len(sizes)),
     )
     x, y = mean(gx), mean(gy)
-    sectors = _sectors(x - ee_center[0], y - ee_center[1], count / oversample**2, radii)
+    area = count / oversample**2
+    from_center = x - ee_center[0], y - ee_center[1]
+    sectors = _sectors(*from_center, area, radii)
+    value, widths = mean(density), weight_widths(fwhm, halfsize)
     return Target(
         image=image,
         center=center,
@@ -181,9 +200,10 @@ def build_target(
         groups=groups,
         x=x,
         y=y,
-        value=mean(density),
+        value=value,
         weight=np.sqrt(mean(weight / np.max(weight)) * count),
         cells=sparse.vstack([rings, _SECTOR_WEIGHT * sectors], format="csr"),
+        moments=np.concatenate(moment_rows(*from_center, area, value, widths)),
         ee_radii=radii,
         ee_center=ee_center,
         peak=peak,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from scipy.spatial import ConvexHull, QhullError
 
 from jaxpho.data.psfex import read_psfex
 from jaxpho.data.psfmodel import PSFModel
@@ -15,13 +14,12 @@ from jaxpho.errors import InputError
 from psfmix.convert import fit_grid
 from psfmix.fit import render_parameters
 from psfmix.inputs import checksum_of, read_psf_cube, read_psf_image
+from psfmix.interior import interior_positions
 from psfmix.provenance import grid_provenance, model_provenance
 from psfmix.target import check_image
 
 log = logging.getLogger("psfmix.varying")
 
-# A position this much (of the field) inside the hull of the others is interpolated.
-_INSIDE = 1e-9
 # Error between positions over that at them from which on a warning is due.
 _LEFT_OUT = 1.5
 
@@ -188,8 +186,8 @@ def fit_varying(grid, progress=False, **options):
     if attrs.get("left_out", 0.0) > _LEFT_OUT * found.at_nodes.max():
         log.warning(
             "between the positions the mixtures are up to %.2f %% of peak off, more than %g times "
-            "the error at them: take fewer Gaussians, whose meaning changes less from one position "
-            "to the next, or more positions",
+            "the error at them: the PSF changes much from one position to the next, more positions "
+            "or fewer Gaussians are needed",
             100 * attrs["left_out"], _LEFT_OUT,
         )  # fmt: skip
     return replace(model, attrs=attrs), found
@@ -198,10 +196,9 @@ def fit_varying(grid, progress=False, **options):
 def leave_one_out(model, grid, options):
     """Residual over peak of each image and the mixture interpolated from all others."""
     out = np.full(len(grid.images), np.nan)
-    for k, (place, image) in enumerate(zip(grid.locations, grid.images, strict=True)):
+    for k in interior_positions(grid.locations):
+        place, image = grid.locations[k], grid.images[k]
         others = np.arange(len(out)) != k
-        if not _inside(place, grid.locations[others]):
-            continue
         rest = PSFModel(model.parameters[others], grid.locations[others])
         layout = {
             name: options[name] for name in ("normalize", "trim", "center") if name in options
@@ -219,15 +216,3 @@ def leave_one_out(model, grid, options):
         )
         out[k] = np.max(np.abs(drawn - image)[valid]) / np.max(image[valid])
     return out
-
-
-def _inside(place, others):
-    """Whether a position lies strictly inside the hull of others."""
-    if len(others) < 3:
-        return False
-    try:
-        hull = ConvexHull(others)
-    except QhullError:  # all on a line
-        return False
-    span = np.ptp(others, axis=0).max()
-    return bool(np.all(hull.equations[:, :2] @ place + hull.equations[:, 2] < -_INSIDE * span))

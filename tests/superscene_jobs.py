@@ -1,5 +1,6 @@
 """What workers of the superscene do in tests: no JAX, but every kind of trouble."""
 
+import logging
 import os
 import signal
 import time
@@ -11,6 +12,7 @@ from jaxpho.errors import InputError
 
 
 def prepare(context):
+    logging.getLogger("jaxpho.jobs").warning("prepared")
     if context.get("refuse"):
         raise InputError("no such exposure")
     if context.get("die"):

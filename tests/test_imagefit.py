@@ -73,6 +73,13 @@ def test_residuals_are_noise(fit):
         fit.images("x")
 
 
+def test_it_is_a_numpyro_model(fit):
+    model = fit.model()
+    values = model.values(fit.result.theta)
+    assert [s.name for s in model.sites] == list(values)
+    np.testing.assert_allclose(values["flux"], [[fit.table["flux_r"][0]]], rtol=1e-5)
+
+
 def test_draws_need_a_sampler(fit):
     with pytest.raises(InputError, match="has no draws"):
         _ = fit.draws
@@ -118,6 +125,8 @@ def test_psf_images(psf, caplog):
     assert not poor.includes_pixel and "more Gaussians (ngauss)" in caplog.text
     with pytest.raises(InputError, match="found 3 dimensions"):
         jaxpho.psf_from_image(np.ones((2, 5, 5)))
+    with pytest.raises(InputError, match="oversample is 0"):
+        jaxpho.psf_from_image(square, oversample=0)
     with pytest.raises(InputError, match="psf_from_image.ngauss"):
         jaxpho.psf_from_image(square, ngauss=0)
 

@@ -99,6 +99,7 @@ THIRD_PARTY = {
 ONE_FILE = {
     "sep",
     "dask",
+    "distributed",
     "arviz",
     "gwcs",
     "sqlite3",

@@ -67,6 +67,10 @@ def test_warnings_and_errors_are_told(tmp_path):
 def test_stripping_removes_what_editors_add():
     cell = new_code_cell("1 + 1", execution_count=3, metadata={"collapsed": True}, id="x7")
     cell.outputs = [nbformat.v4.new_output("stream", text="2")]
-    found = run.strip(new_notebook(cells=[cell], metadata={"kernelspec": {"name": "mine"}}))
+    found = run.strip(
+        new_notebook(
+            cells=[cell], metadata={"kernelspec": {"name": "mine", "display_name": "Mine"}}
+        )
+    )
     assert found.cells[0].outputs == [] and found.cells[0].execution_count is None
     assert found.cells[0].id == "cell-00" and found.metadata.kernelspec.name == "python3"

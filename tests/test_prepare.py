@@ -187,7 +187,9 @@ def test_stores_and_nearest_location(tmp_path):
     p["amp"], p["Cxx"], p["Cyy"], p["sersic_bin"] = 1, [[1], [3]], [[1], [3]], -1
     model = PSFModel(p, np.array([[0.0, 0.0], [10.0, 0.0]]), amplitude_sum="unit")
     write_psf_store(tmp_path / "s.h5", "g", model)
-    for method, expected in (("linear", 1 + 2 * 16 / 52), ("nearest", 1.0)):
+    # sizes are linear, by inverse squares of the distances
+    between = (1 + (np.sqrt(3) - 1) * 16 / 52) ** 2
+    for method, expected in (("linear", between), ("nearest", 1.0)):
         psf = PSFInput("store", tmp_path / "s.h5", group="g", options=PSFOptions(method=method))
         e = exposure(psf)
         quality = prepare.prepare_psfs([e], [], tmp_path / "c.h5")

@@ -96,7 +96,8 @@ def test_products_of_a_good_run(monkeypatch, tmp_path):
     patch_files = {f"patches/patch{i}{end}" for i in (0, 1)
                    for end in ("_samples.h5", "_residuals.h5", ".png")}  # fmt: skip
     images = {"images/g_g1.fits", "images/g_g2.fits", "images/r_r1.fits"}
-    assert found == {"catalog.fits", "config.yml", "noise.ecsv", "run.log"} | patch_files | images
+    own = {"catalog.fits", "config.yml", "noise.ecsv", "run.log", "status.json"}
+    assert found == own | patch_files | images
     table = read_catalog(out / "catalog.fits")
     assert list(table["id"]) == ["1", "2", "3"]
     assert list(table["flux_g"]) == [100.0] * 3 and (table["flags"] == 0).all()

@@ -12,6 +12,7 @@ import numpy as np
 from jaxpho.compat.catalog import SHAPE_COLUMNS
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.errors import InputError
+from jaxpho.fit.links import is_difference
 from jaxpho.fit.result import PatchResult
 
 OURS = ("ra", "dec", "e1", "e2", "sersic", "rhalf")
@@ -33,6 +34,11 @@ def check_types(result: PatchResult, sources) -> None:
             raise InputError(
                 f"source {result.source_ids[s]} is a {result.types[s]}: forcepho's files hold one "
                 "Sersic profile per source"
+            )
+        if any(owner == s and is_difference(name) for owner, name, _ in result.labels):
+            raise InputError(
+                f"source {result.source_ids[s]} has other shapes in other bands (fit.links): "
+                "forcepho's files hold one"
             )
 
 

@@ -1,8 +1,10 @@
 """Noise that is not independent and normal: correlated between pixels, or with heavy tails.
 
-**Correlated.** The covariance is C = S R S, S the quoted errors and R a correlation by lag. The
-density of u = (d - m) / sigma is the product of those of each pixel given some of the pixels before
-it, in the order of rows (Vecchia 1988; an autoregression on the plane, Whittle 1954):
+**Correlated.** The covariance is C = S R S, R a correlation by lag and S the quoted errors smoothed
+over a few pixels: in a mosaic errors alternate from pixel to pixel with the pattern of the dithers,
+while the noise of smooth sources does not. The density of u = (d - m) / S is the product of those
+of each pixel given some of the pixels before it, in the order of rows (Vecchia 1988; an
+autoregression on the plane, Whittle 1954):
 
     chi2 = sum_p e_p^2,   e_p = (u_p - sum_k b_pk u_{p-k}) / s_p.
 
@@ -20,20 +22,24 @@ of which iterated weights (nu + 1) / (nu s^2 + u^2) make least squares (Lange, L
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from scipy.ndimage import uniform_filter
 
 
 class Whitening(NamedTuple):
-    """Constants of e = W u, for the P = M N pixels of a patch in their order.
+    """Constants of e = W u for the P = M N pixels of a patch, u = (d - m) / sigma.
+
+    The step from sigma to S is part of them.
 
     Attributes
     ----------
     index : Array
         [K, P] int32, pixels before each; the pixel itself where there is none.
     weight : Array
-        [K, P] minus the coefficients b over s; 0 where there is none.
+        [K, P] minus the coefficients b over s, times sigma / S; 0 where there is none.
     own : Array
-        [P] 1/s.
+        [P] 1/s, times sigma / S.
     """
 
     index: Array
@@ -53,6 +59,22 @@ class Noise(NamedTuple):
 
     whitening: Whitening | None = None
     student: Array | None = None
+
+
+TEXTURE_BOX = 5
+"""Pixels a side over which errors are smoothed where noise is correlated."""
+
+
+def error_texture(ierr: np.ndarray) -> np.ndarray:
+    """sigma / S of an image of 1/sigma [ny, nx]; 1 where it is masked.
+
+    S^2 is the mean of sigma^2 over the unmasked pixels of a box.
+    """
+    good = ierr > 0
+    variance = np.where(good, 1.0 / np.where(good, ierr.astype(float), 1.0) ** 2, 0.0)
+    weight = uniform_filter(good.astype(float), TEXTURE_BOX, mode="constant")
+    mean = uniform_filter(variance, TEXTURE_BOX, mode="constant") / np.maximum(weight, 1e-12)
+    return np.where(good, np.sqrt(variance / np.where(good, mean, 1.0)), 1.0)
 
 
 def whiten(values: Array, w: Whitening) -> Array:

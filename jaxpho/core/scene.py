@@ -14,13 +14,30 @@ from jax import Array
 
 from jaxpho.core.gaussians import Gaussians, shape_matrix, stack, transform_covariance
 from jaxpho.core.patch import Patch
-from jaxpho.core.sersic import SersicMixture, SersicSplines
+from jaxpho.core.sersic import N_MAX, N_MIN, SersicMixture, SersicSplines
 
 Mixture = SersicMixture | SersicSplines
 
 ROW = ("flux", "ra", "dec", "rhalf", "sersic", "e1", "e2")
 POINT_ROW = ROW[:3]
+LARGEST_E = 0.98
+"""Ellipticity beyond which a shape that changes with the band does not go."""
 NUISANCE = ("dra", "ddec", "scale", "sky", "sky_x", "sky_y")
+
+
+class Link(NamedTuple):
+    """How the shapes of Sersic components differ from band to band.
+
+    Attributes
+    ----------
+    index : Array
+        [B, C, 4] indices of what is added to ln rhalf, n, e1 and e2.
+    weight : Array
+        [B, C, 4] its factor in each band.
+    """
+
+    index: Array
+    weight: Array
 
 
 class Scene(NamedTuple):
@@ -41,6 +58,8 @@ class Scene(NamedTuple):
         [n] values that are not free.
     cos_dec : Array
         [] cosine of the reference declination.
+    link : Link, optional
+        Shapes that differ from band to band; None is one shape in all.
     """
 
     sersic_index: Array
@@ -50,6 +69,7 @@ class Scene(NamedTuple):
     nuisance_index: Array
     constants: Array
     cos_dec: Array
+    link: Link | None = None
 
 
 class Rows(NamedTuple):
@@ -76,8 +96,11 @@ def scene_rows(theta: Array, scene: Scene, patch: Patch) -> Rows:
     dra, ddec, scale = (nuisance[:, None, i] for i in range(3))
     to_ra = 1.0 / (3600.0 * scene.cos_dec.astype(theta.dtype))
 
-    def rows(index: Array) -> Array:
-        row = values[index][patch.exposure_band]
+    def rows(index: Array, link: Link | None = None) -> Array:
+        row = values[index]
+        if link is not None:
+            row = _linked(row, values[link.index] * link.weight.astype(values.dtype))
+        row = row[patch.exposure_band]
         head = [
             row[..., 0] * scale * patch.g[:, None],
             (row[..., 1] + dra) * to_ra,
@@ -85,7 +108,17 @@ def scene_rows(theta: Array, scene: Scene, patch: Patch) -> Rows:
         ]
         return jnp.concatenate([jnp.stack(head, -1), row[..., 3:]], -1)
 
-    return Rows(rows(scene.sersic_index), rows(scene.point_index), nuisance[:, 3:])
+    return Rows(rows(scene.sersic_index, scene.link), rows(scene.point_index), nuisance[:, 3:])
+
+
+def _linked(row: Array, shift: Array) -> Array:
+    """Rows [B, C, 7] with shapes changed; kept to what the mixtures and an ellipse can be."""
+    e = row[..., 5:] + shift[..., 2:]
+    square = (e * e).sum(-1, keepdims=True)
+    e = e * jnp.where(square > LARGEST_E**2, LARGEST_E / jnp.sqrt(jnp.maximum(square, 0.1)), 1.0)
+    rhalf = row[..., 3:4] * jnp.exp(shift[..., :1])
+    sersic = jnp.clip(row[..., 4:5] + shift[..., 1:2], N_MIN, N_MAX)
+    return jnp.concatenate([row[..., :3], rhalf, sersic, e], -1)
 
 
 def _centre(ra: Array, dec: Array, cw: Array, crpix: Array, crval: Array) -> tuple[Array, Array]:

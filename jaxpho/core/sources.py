@@ -79,6 +79,11 @@ SOURCE_TYPES: dict[str, SourceType] = {
 }
 
 
+AUTO = "auto"
+"""Type of sources for which the fit chooses among `AUTO_TYPES`."""
+AUTO_TYPES = ("point", "exp", "dev", "sersic")
+
+
 def base_name(parameter: str) -> str:
     """Name without the component's suffix: ``rhalf_disk`` -> ``rhalf``."""
     return parameter.split("_", 1)[0]

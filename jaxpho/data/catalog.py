@@ -12,7 +12,7 @@ import numpy as np
 from astropy import units as u
 from astropy.table import MaskedColumn
 
-from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.core.sources import AUTO, SOURCE_TYPES
 from jaxpho.data.columns import FORMATS, SHAPE_COLUMNS, column_of, find_columns
 from jaxpho.data.options import CatalogOptions
 from jaxpho.data.peaktable import is_own, open_table
@@ -24,6 +24,8 @@ log = logging.getLogger("jaxpho.catalog")
 # The bit of "nonfinite" in jaxpho.fit.flags, which this package does not import (tested).
 NONFINITE_FLAG = 1 << 9
 RMS_TO_HALF_LIGHT = math.sqrt(2 * math.log(2))  # of a circular Gaussian
+TYPES = (*SOURCE_TYPES, AUTO)
+AUTO_START = "sersic"
 HELD_NAMES = ("all", "shape", "position")
 
 
@@ -42,6 +44,7 @@ class Peak:
         their own names.
     fixed : parameter names held at these values; "shape" and "all" are short for several.
     flags : bit mask of `jaxpho.fit.flags`.
+    auto : the fit chooses the type (among `jaxpho.core.sources.AUTO_TYPES`), beginning with `type`.
     """
 
     id: str | int
@@ -52,6 +55,7 @@ class Peak:
     flux: dict[tuple[str, str], float] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
     flags: int = 0
+    auto: bool = False
 
 
 def read_catalog(
@@ -80,7 +84,7 @@ def read_catalog(
         unknown types, parameters held that have no value.
     """
     default_type = options.type or default_type
-    if default_type not in SOURCE_TYPES:
+    if default_type not in TYPES:
         raise InputError(f"peaks.type: {_unknown_type(default_type)}")
     table, label, options = open_table(options)
     if len(table) == 0:
@@ -109,7 +113,7 @@ def _check_ids(ids: list[str], options: CatalogOptions, label: str):
 
 
 def _unknown_type(name) -> str:
-    return f"unknown source type '{name}'; expected one of {', '.join(SOURCE_TYPES)}"
+    return f"unknown source type '{name}'; expected one of {', '.join(TYPES)}"
 
 
 class _Reader:
@@ -204,7 +208,7 @@ class _Reader:
                 return None
         if text.lower() in ("", "none"):
             return self.default_type
-        if text.lower() not in SOURCE_TYPES:
+        if text.lower() not in TYPES:
             raise InputError(f"{self.label}: row {row}: {_unknown_type(text)}")
         return text.lower()
 
@@ -230,7 +234,8 @@ class _Reader:
                     f"{-limit:g} to {limit:g}"
                 )
             position[name] = value
-        peak = Peak(self._id(row), kind, position["ra"] % 360.0, position["dec"])
+        auto, kind = kind == AUTO, AUTO_START if kind == AUTO else kind
+        peak = Peak(self._id(row), kind, position["ra"] % 360.0, position["dec"], auto=auto)
         self._bad = 0
         suffixes = ["", *(c.suffix for c in SOURCE_TYPES[kind].components if c.suffix)]
         if any(c.profile == "sersic" for c in SOURCE_TYPES[kind].components):
@@ -377,6 +382,11 @@ class _Reader:
     def _check_held(self, peak: Peak, held: set[str]):
         """A parameter that is held needs a value of its own (or the whole source's)."""
         shapes = SOURCE_TYPES[peak.type].shapes
+        if peak.auto and held & {"shape", *shapes}:
+            raise InputError(
+                f"{self.label}: source {peak.id}: its type is {AUTO}, so no shape can be held; "
+                f"expected one of {', '.join(SOURCE_TYPES)}"
+            )
         needed = shapes if held & {"all", "shape"} else [n for n in shapes if n in held]
         for name in needed:
             base, _, suffix = name.partition("_")

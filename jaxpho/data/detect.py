@@ -10,7 +10,8 @@ import numpy as np
 from scipy.interpolate import RectBivariateSpline
 from scipy.ndimage import map_coordinates
 
-from jaxpho.data.catalog import Peak, read_catalog
+from jaxpho.core.sources import AUTO
+from jaxpho.data.catalog import AUTO_START, Peak, read_catalog
 from jaxpho.data.exposure import Exposure
 from jaxpho.data.moments import fill_starts, significance
 from jaxpho.data.options import CatalogOptions, DetectOptions, WCSOptions
@@ -175,8 +176,10 @@ def detect_peaks(
         )
     found = found[np.argsort(-found["flux"])]
     ra, dec = wcs.pixel_to_world_values(found["x"], found["y"])
+    kind = AUTO_START if default_type == AUTO else default_type
     peaks = [
-        Peak(0, default_type, float(a) % 360.0, float(d)) for a, d in zip(ra, dec, strict=True)
+        Peak(0, kind, float(a) % 360.0, float(d), auto=default_type == AUTO)
+        for a, d in zip(ra, dec, strict=True)
     ]
     sn = [
         significance(exposures, p, _covariance(f, wcs, image.shape))
@@ -214,4 +217,4 @@ def _mark_points(peaks, found):
     limit = 1.15 * np.percentile(width[bright] if bright.any() else width, 10)
     for peak, w, q in zip(peaks, width, found["b"] / found["a"], strict=True):
         if w <= limit and q > 0.8:
-            peak.type = "point"
+            peak.type, peak.auto = "point", False

@@ -1,4 +1,4 @@
-"""Weights that interpolate between scattered detector positions."""
+"""Mixtures between scattered detector positions: weights, and the mean with them."""
 
 import numpy as np
 from scipy.spatial import Delaunay, QhullError
@@ -81,3 +81,49 @@ def _on_hull(locations, edges, point):
     weights[edges[best, 0]] = 1 - t[best]
     weights[edges[best, 1]] += t[best]
     return weights
+
+
+def mean_mixture(parameters, weights):
+    """Weighted mean of mixtures whose components correspond.
+
+    Amplitudes, centres and sizes (fourth root of the determinant of the covariance) are averaged,
+    and the logarithms of the covariances over their sizes: a PSF whose width or ellipticity changes
+    linearly is interpolated exactly, and covariances stay positive definite.
+
+    Parameters
+    ----------
+    parameters : structured array, shape (nloc, ngauss)
+        Fields amp, xcr, ycr, Cxx, Cyy, Cxy, of which the covariances are positive definite but
+        where the amplitude is zero, and others, which are taken from the largest weight.
+    weights : array (nloc,)
+        They sum to 1.
+
+    Returns
+    -------
+    structured array, shape (ngauss,)
+    """
+    heaviest = int(np.argmax(weights))
+    out = parameters[heaviest].copy()
+    used = np.asarray(weights) > 0
+    if np.count_nonzero(used) == 1:
+        return out
+    weights, parameters = np.asarray(weights)[used], parameters[used]
+    raw = {name: parameters[name].astype(float) for name in ("amp", "xcr", "ycr")}
+    for name, values in raw.items():
+        out[name] = weights @ values
+    cxx, cyy, cxy = (parameters[name].astype(float) for name in ("Cxx", "Cyy", "Cxy"))
+    padding = np.any(~((cxx > 0) & (cxx * cyy > cxy**2)), axis=0)
+    cxx, cyy, cxy = (np.where(padding, c, v) for c, v in ((1.0, cxx), (1.0, cyy), (0.0, cxy)))
+    size2 = np.sqrt(cxx * cyy - cxy**2)
+    size = weights @ np.sqrt(size2)
+    # Of unit determinant: cosh(t) I + sinh(t) M, whose logarithm is t M, M symmetric and traceless.
+    plus, cross = 0.5 * (cxx - cyy) / size2, cxy / size2
+    sinh = np.hypot(plus, cross)
+    factor = np.where(sinh > 1e-6, np.arcsinh(sinh) / np.maximum(sinh, 1e-6), 1.0)
+    plus, cross = weights @ (factor * plus), weights @ (factor * cross)
+    t = np.hypot(plus, cross)
+    cosh, part = np.cosh(t), np.where(t > 1e-6, np.sinh(t) / np.maximum(t, 1e-6), 1.0)
+    mean = {"Cxx": cosh + part * plus, "Cyy": cosh - part * plus, "Cxy": part * cross}
+    for name, value in mean.items():
+        out[name] = np.where(padding, out[name], size**2 * value)
+    return out

@@ -177,7 +177,7 @@ def moments_start(
     others = [o for o in others if 1e-3 < math.hypot(*o) < 2 * radius]
     stamps = _stamps(exposures, peak, np.array(others).reshape(-1, 2), radius)
     out = Peak(peak.id, peak.type, peak.ra, peak.dec, dict(peak.values), dict(peak.flux),
-               peak.fixed, peak.flags)  # fmt: skip
+               peak.fixed, peak.flags, peak.auto)  # fmt: skip
     if not stamps:
         return out
     pixel = math.sqrt(min(s.area for s in stamps))

@@ -2,9 +2,10 @@
 
 Resampled images (drizzle, coadds) have noise that is correlated between neighbours, and quoted
 errors may be off by tens of per cent. Both are told by pixels without sources, in units of the
-quoted errors: u = (data - background) / sigma. The scatter is that of the lower half of u, which
+quoted errors: u = (data - background) / sigma (for the correlation, of the errors smoothed over a
+few pixels: `jaxpho.core.noise`). The scatter is that of the lower half of u, which
 faint sources do not widen. The autocovariance is taken over pairs of blank pixels after a running
-mean is subtracted; what the mean of n pixels takes away, sum(C) / n at every lag, is put back.
+mean is subtracted, relative to that at the largest lags: gradients and wings do not count.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from jaxpho.core.noise import error_texture
 from jaxpho.data.sky import blank_pixels
 
 log = logging.getLogger("jaxpho.noise")
@@ -23,7 +25,7 @@ MAX_LAG = 6
 """Pixels: the largest lag of the autocovariance along each axis."""
 WINDOW = 1536
 """Pixels a side, about the middle of the image, that are looked at: millions tell no more."""
-LEAST_PIXELS, LEAST_FRACTION = 400, 0.1
+LEAST_PIXELS, LEAST_FRACTION = 1000, 0.2
 """Blank pixels, and their share of the usable ones, below which nothing is concluded."""
 CLIP = 5.0
 """Pixels further from the background, in units of the scatter, are no noise."""
@@ -162,41 +164,55 @@ def measure_noise(data: np.ndarray, ierr: np.ndarray) -> NoiseStatistics | None:
     good = ierr > 0
     if not good.any():
         return None
+    texture = error_texture(ierr)
     u = np.where(good, data.astype(float) * ierr, 0.0)
     # steps of the weights must not look like sources, nor a level times a changing weight
     u -= np.where(good, np.median(data[good]) * ierr, 0.0)
     blank = blank_pixels(u, good, nsigma=3.0)
-    return noise_of(u, blank, int(good.sum()))
+    return noise_of(u, blank, int(good.sum()), texture)
 
 
-def noise_of(u: np.ndarray, blank: np.ndarray, usable: int) -> NoiseStatistics | None:
-    """Noise of an image [ny, nx] in units of its errors over given blank pixels; None if few."""
+def noise_of(
+    u: np.ndarray, blank: np.ndarray, usable: int, texture: np.ndarray | float = 1.0
+) -> NoiseStatistics | None:
+    """Noise of an image over given blank pixels; None where these are few.
+
+    Parameters
+    ----------
+    u : [ny, nx] in units of its errors.
+    blank : [ny, nx] bool
+    usable : pixels that are not masked.
+    texture : [ny, nx] errors over their smooth course, in units of which correlations are taken.
+    """
     npix = int(blank.sum())
     if npix < LEAST_PIXELS or npix < LEAST_FRACTION * usable:
         return None
     box = int(np.clip(min(u.shape) // 2, 16, 64)) | 1
-    rest, weight = _without_mean(u, blank, box)
+    rest = _without_mean(u, blank, box)
     scatter = _lower_scatter(rest[blank])
     if not scatter > 0:
         return None
     blank = blank & (np.abs(rest) < CLIP * scatter)
-    rest, weight = _without_mean(u, blank, box)
+    rest = _without_mean(u, blank, box)
     scatter = _lower_scatter(rest[blank])
-    taken = float((1.0 / weight[blank]).mean())  # 1/n of the running mean
-    covariance, pairs = autocovariance(rest, blank, MAX_LAG)
-    correlation = _significant(covariance, pairs, taken)
+    covariance, pairs = autocovariance(rest * texture, blank, MAX_LAG)
+    # what pixels far apart have in common is no noise of theirs: structure of the background, and
+    # (negative) what the running mean took
+    lag = np.arange(-MAX_LAG, MAX_LAG + 1)
+    outer = np.maximum(abs(lag[:, None]), abs(lag)) == MAX_LAG
+    common = float(covariance[outer].mean())
+    correlation = _significant(covariance - common, pairs)
     total = 1.0 if correlation is None else max(float(correlation.sum()), 0.0)
-    ratio = scatter / np.sqrt(max(1.0 - taken * total, 0.1))
+    ratio = np.sqrt(max(scatter**2 - common, 0.1 * scatter**2))
     error = _ratio_error(rest, blank, ratio, total)
     return NoiseStatistics(float(ratio), error, correlation, npix, npix / max(usable, 1))
 
 
 def _without_mean(u, blank, box):
-    """u less its mean over the blank pixels of a box about each, and how many these are."""
+    """u less its mean over the blank pixels of a box about each."""
     weight = ndimage.uniform_filter(blank.astype(float), box, mode="constant")
     total = ndimage.uniform_filter(np.where(blank, u, 0.0), box, mode="constant")
-    rest = np.where(blank, u - total / np.maximum(weight, 1e-12), 0.0)
-    return rest, np.maximum(weight * box * box, 1.0)
+    return np.where(blank, u - total / np.maximum(weight, 1e-12), 0.0)
 
 
 def _lower_scatter(values: np.ndarray) -> float:
@@ -229,12 +245,9 @@ def autocovariance(u: np.ndarray, select: np.ndarray, lags: int) -> tuple[np.nda
     return correlate(np.where(select, u, 0.0)) / np.maximum(pairs, 1.0), pairs
 
 
-def _significant(covariance, pairs, taken) -> np.ndarray | None:
+def _significant(covariance, pairs) -> np.ndarray | None:
     """Correlation by lag, out to the last ring of lags that differs from zero."""
     lags = len(covariance) // 2
-    # what the running mean took: c = C - taken sum(C)
-    whole = covariance.sum() / max(1.0 - taken * covariance.size, 0.2)
-    covariance = covariance + taken * whole
     variance = covariance[lags, lags]
     if not variance > 0:
         return None
@@ -245,7 +258,7 @@ def _significant(covariance, pairs, taken) -> np.ndarray | None:
     # scatter by sum(rho^2) more than those of an independent one
     spread = np.sqrt((rho**2).sum() / np.maximum(pairs, 1.0))
     reach = 0
-    for r in range(1, lags + 1):
+    for r in range(1, lags):
         at = ring == r
         error = spread[at].mean() * np.sqrt(2.0 / at.sum())
         single = np.abs(rho[at]).max() > SINGLE * spread[at].mean()

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from jaxpho.data.locations import location_weights
+from jaxpho.data.locations import location_weights, mean_mixture
 from jaxpho.errors import InputError
 
 PSF_DTYPE = np.dtype(
@@ -125,10 +125,9 @@ class PSFModel:
         Returns
         -------
         structured array of `PSF_DTYPE`, shape (ngauss,)
-            Components stay in correspondence: amplitude, centre and covariance are averaged with
-            non-negative weights, which keeps covariances positive definite.
+            Components stay in correspondence: see `jaxpho.data.locations.mean_mixture`.
         """
-        return self._mean(self.parameters, self._weights(x, y, method))
+        return mean_mixture(self.parameters, self._weights(x, y, method))
 
     def ladder_at(self, x=0.0, y=0.0, method="linear"):
         """The reduced mixtures at one detector position.
@@ -147,7 +146,7 @@ class PSFModel:
             return ()
         weights = self._weights(x, y, method)
         return tuple(
-            replace(rung, parameters=self._mean(rung.parameters, weights)[None])
+            replace(rung, parameters=mean_mixture(rung.parameters, weights)[None])
             for rung in self.reduced
         )
 
@@ -156,15 +155,6 @@ class PSFModel:
         if len(self.parameters) == 1:
             return np.ones(1)
         return location_weights(self.locations, x, y, method)
-
-    @staticmethod
-    def _mean(parameters, weights):
-        """Weighted mean of corresponding components, [ngauss]."""
-        out = parameters[int(np.argmax(weights))].copy()
-        if len(weights) > 1:
-            for name in FLOATS:
-                out[name] = weights @ parameters[name].astype(float)
-        return out
 
     def with_reduced(self, reduced):
         """The model with other reduced mixtures (a sequence of `ReducedPSF`)."""

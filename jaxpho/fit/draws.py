@@ -18,6 +18,11 @@ APPROXIMATE = ("laplace", "svi")
 """Methods whose draws are those of an approximation."""
 
 
+def method_text(method: str) -> str:
+    """A method as headers name it: that it is an approximation cannot be overlooked."""
+    return f"{method} (approximation)" if method in APPROXIMATE else method
+
+
 @dataclass
 class Draws:
     """Draws of the posterior and how the sampler fared.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxpho.core.sources import SHAPE, SOURCE_TYPES, base_name
-from jaxpho.fit import quality
+from jaxpho.fit import quality, verdict
 from jaxpho.fit.advice import astrometry_gain
 from jaxpho.fit.blur import mixture_needed, too_coarse
 from jaxpho.fit.checkpoint import Checkpoint
-from jaxpho.fit.draws import SCALARS, Draws
+from jaxpho.fit.choose import messages_of, resolve, uncertain
+from jaxpho.fit.draws import Draws
+from jaxpho.fit.mismatch import judge, psf_widths
 from jaxpho.fit.optimize import Optimum, optimize
 from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
 from jaxpho.fit.parameters import ParameterTable
@@ -55,7 +58,9 @@ def _restarts(table: ParameterTable, theta: np.ndarray, suspects: set[int], roun
 class _Fitter:
     """The steps of a fit, sharing one problem."""
 
-    def __init__(self, packed, peaks, options: FitOptions, mixture: str, noise: NoiseOptions):
+    def __init__(
+        self, packed, peaks, options: FitOptions, mixture: str, noise: NoiseOptions, least=None
+    ):
         self.noise = NoiseTreatment(packed, noise)
         self.packed, self.options, self.mixture = packed, options, mixture
         scale = np.abs(np.linalg.det(np.asarray(packed.patch.d)[: len(packed.exposures), :1]))
@@ -63,7 +68,9 @@ class _Fitter:
         self.starts = source_starts(
             peaks, packed.bands, packed.reference, pixel_scale=self.pixel, q_min=options.q_min
         )
-        problem, self.table, self.n = make_problem(packed, self.starts, options, mixture)
+        problem, self.table, self.n = make_problem(
+            packed, self.starts, options, mixture, least=least
+        )
         self.limits = shape_limits(self.table, self.starts)
         worth = worth_of(options, WORTH)
         problem, self.saved = reduce_problem(packed, problem, self.limits, worth)
@@ -74,35 +81,34 @@ class _Fitter:
         self.linear[: len(self.table.parameters)] = self.table.linear
         self.normal = np.zeros(self.n, bool)
         self.normal[: len(self.table.parameters)] = self.table.normal
-        self.psf_sigma = self._psf_sigma()
-
-    def _psf_sigma(self) -> float:
-        """Largest effective PSF width of the exposures, arcsec."""
-        psf = self.problem.patch.psf_point
-        area = (np.asarray(psf.cxx) + np.asarray(psf.cyy)) / 2
-        weight = np.maximum(np.asarray(psf.flux), 0.0)
-        # all sources: one that an exposure's WCS cannot place has no PSF there
-        at = (slice(len(self.packed.exposures)), slice(self.packed.n_sources))
-        width = np.sqrt((area * weight).sum(-1) / np.maximum(weight.sum(-1), 1e-9))[at]
-        d = np.asarray(self.problem.patch.d)[at]
-        return float((width * np.abs(np.linalg.det(d)) ** -0.5).max())
+        shape = len(packed.exposures), packed.n_sources
+        self.psf_pixels, arcsec = psf_widths(packed.patch, *shape)
+        self.psf_sigma = float(arcsec.max())
 
     def optimize(self, theta: np.ndarray, problem=None, **kwargs) -> Optimum:
         problem = self.problem if problem is None else problem
         z = to_unconstrained(jnp.asarray(theta, self.dtype), problem.transform)
-        return optimize(
-            np.asarray(z, np.float64),
-            problem,
-            self.linear,
-            static=self.static,
-            max_iterations=self.options.max_iterations,
-            tolerance=self.options.tolerance,
-            **kwargs,
-        )
+        given = {
+            "static": self.static,
+            "max_iterations": self.options.max_iterations,
+            "tolerance": self.options.tolerance,
+        }
+        return optimize(np.asarray(z, np.float64), problem, self.linear, **given | kwargs)
 
-    def best(self) -> tuple[Optimum, int]:
+    def named(self, theta: np.ndarray) -> dict[tuple, float]:
+        """Label -> value of the free parameters."""
+        return dict(zip(self.table.labels, theta.tolist(), strict=False))
+
+    def theta_of(self, values: dict[tuple, float]) -> np.ndarray:
+        """Free parameters from values by label; starts where there is none."""
+        theta = self.table.start(self.n, np.float64)
+        for i, label in enumerate(self.table.labels):
+            theta[i] = values.get(label, theta[i])
+        return theta
+
+    def best(self, theta: np.ndarray | None = None) -> tuple[Optimum, int]:
         """Optimum from the given start, then from others where that looks poor."""
-        best = self.first(self.table.start(self.n, self.dtype))
+        best = self.first(self.table.start(self.n, self.dtype) if theta is None else theta)
         used = 0
         for round_ in range(self.options.restarts):
             suspects = self.suspects(best)
@@ -170,7 +176,8 @@ class _Fitter:
         model = np.asarray(model)
         return [self.packed.pixels(e, model=model) for e in range(len(self.packed.exposures))]
 
-    def areas(self, optimum: Optimum, pixels: list[dict]) -> quality.SourceArea:
+    def geometry(self, optimum: Optimum):
+        """Centres [E, S, 2] in pixels, D [E, S, 2, 2] and radii [S] of the sources' areas."""
         n_e, n_s = len(self.packed.exposures), self.packed.n_sources
         patch = self.problem.patch
         d = np.asarray(patch.d, np.float64)[:n_e, :n_s]
@@ -182,9 +189,12 @@ class _Fitter:
             shift = [value[k] - start.values[k, ""] for k in ("ra", "dec")]
             centres[:, s] += d[:, s] @ np.array(shift)
             radii[s] = quality.influence_radius(start.type, value, self.psf_sigma)
+        return centres, d, radii
+
+    def areas(self, optimum: Optimum, pixels: list[dict]) -> quality.SourceArea:
         judged = [{**p, "ierr": self.noise.effective_ierr(p)} for p in pixels]
         return quality.source_areas(
-            judged, centres, d, radii, self.packed.exposure_bands, self.packed.bands
+            judged, *self.geometry(optimum), self.packed.exposure_bands, self.packed.bands
         )
 
 
@@ -237,11 +247,18 @@ def fit_patch(
     options = options or FitOptions()
     sampling = sampling or SampleOptions(method="none")
     clock = time.perf_counter()
-    fitter = _Fitter(packed, peaks, options, mixture, noise or NoiseOptions())
+    noise = noise or NoiseOptions()
+
+    def make(peaks, options, least=None):
+        return _Fitter(packed, peaks, options, mixture, noise, least)
+
+    peaks, known, choices = resolve(peaks, options, make)
+    fitter = make(peaks, options)
     table, n = fitter.table, len(fitter.table.parameters)
-    optimum, restarts = fitter.best()
+    optimum, restarts = fitter.best(fitter.theta_of(known) if known else None)
     optimum = fitter.reweigh(optimum)
-    messages = [
+    messages = messages_of(peaks, choices)
+    messages += [
         f"{n} parameters, {optimum.iterations} steps, {restarts} restarts, "
         + ("converged" if optimum.converged else "NOT converged")
     ]
@@ -254,6 +271,7 @@ def fit_patch(
     messages += fitter.noise.messages
     pixels = fitter.pixels(optimum)
     areas = fitter.areas(optimum, pixels)
+    mismatch = judge(fitter, optimum, pixels)
     chi = [((p["data"] - p["model"]) * p["ierr"]).astype(np.float64) for p in pixels]
     chi2 = np.array([c @ c for c in chi])
     npix = np.array([(p["ierr"] > 0).sum() for p in pixels])
@@ -277,8 +295,10 @@ def fit_patch(
         draws, said = draw(fitter, optimum, sampling, key, f"patch {patch_id}: ", checkpoint)
         messages += said
         seconds["sample"] = time.perf_counter() - clock
-        messages += _sampling_messages(table, peaks, areas, draws, sampling)
+        messages += verdict.messages(table, peaks, areas, draws, sampling)
     bound = quality.at_bound(table, optimum.theta[:n])
+    found = verdict.diagnostics(optimum, draws, table)
+    found["prior_dominated"] = _prior_dominated(fitter, optimum, covariance, draws)
     result = PatchResult(
         patch_id=patch_id,
         source_ids=[p.id for p in peaks],
@@ -294,12 +314,16 @@ def fit_patch(
         bounds=table.bounds(),
         **({} if draws is None else draws.of_parameters(n)),
         astrometry=astrometry_of(packed),
-        diagnostics=_diagnostics(optimum, draws, n) | {"mixture": mixture, "needed": needed},
+        diagnostics=found | {"mixture": mixture, "needed": needed},
         at_bound=bound,
-        flags=_flags(fitter, optimum, covariance, areas, draws, bound, sampling),
+        flags=_flags(fitter, optimum, covariance, areas, mismatch, draws, bound, sampling, found)
+        | uncertain(choices, options.type_tie),
+        choices=[asdict(choice) if choice else None for choice in choices],
         chi2=chi2,
         npix=npix,
         source_chi2=areas.chi2,
+        source_p_value=mismatch.p_value,
+        source_residual_peak=mismatch.residual_peak,
         source_npix=areas.npix,
         source_nexp=areas.nexp,
         source_band_npix=areas.band_npix,
@@ -320,86 +344,44 @@ def fit_patch(
     return result
 
 
-def _diagnostics(optimum: Optimum, draws: Draws | None, n: int) -> dict:
-    out = {
-        "converged": optimum.converged,
-        "iterations": optimum.iterations,
-        "evaluations": optimum.evaluations,
-    }
-    if draws is not None:
-        out |= {k: getattr(draws, k) for k in SCALARS}
-        out["rhat"], out["ess"] = draws.rhat[:n], draws.ess[:n]
-    return out
+def _prior_dominated(fitter, optimum, covariance, draws: Draws | None) -> np.ndarray:
+    """[n] bool: parameters of sources whose error (of the draws, if any) is that of the prior.
 
-
-def _missed(table: ParameterTable, areas, draws: Draws, sampling: SampleOptions):
-    """[n] bool each: parameters whose ESS and R-hat miss the targets; None without draws.
-
-    The flux in a band where a source has no pixels is not measured, and does not count.
+    A prior of given width means to say what the data do not, and does not count.
     """
-    bands = list(areas.bands)
-    counts = np.array(
-        [
-            not (isinstance(p.owner, int) and p.band)
-            or areas.band_npix[p.owner, bands.index(p.band)] > 0
-            for p in table.parameters
-        ],
-        bool,
-    )
-    n = len(table.parameters)
-    return counts & ~(draws.ess[:n] >= sampling.min_ess), counts & ~(
-        draws.rhat[:n] <= sampling.max_rhat
-    )
+    table, tr = fitter.table, fitter.problem.transform
+    if draws is None:
+        natural = _coordinate_covariance(covariance, optimum.theta, tr)
+    else:
+        natural = np.diag(quality.coordinate_variance(draws.theta, tr))
+    own = np.array([isinstance(p.owner, int) for p in table.parameters], bool)
+    meant = np.array([fitter.options.narrows(p.name) for p in table.parameters], bool)
+    return quality.prior_dominated(natural, tr, len(table.parameters)) & own & ~meant
 
 
-def _sampling_messages(table, peaks, areas, draws: Draws, sampling: SampleOptions) -> list[str]:
-    """What was spent, and which sources missed the targets."""
-    n = len(table.parameters)
-    text = [
-        f"{draws.rounds} rounds of NUTS, {draws.gradients} gradients, "
-        f"min ESS {np.nanmin(draws.ess[:n]):.0f}, max R-hat {np.nanmax(draws.rhat[:n]):.3f}, "
-        f"{draws.divergences} divergences"
-    ]
-    low, high = _missed(table, areas, draws, sampling)
-    for bad, what in (
-        (low, f"fewer than {sampling.min_ess:g} effective samples (sample.min_ess)"),
-        (high, f"R-hat above {sampling.max_rhat:g} (sample.max_rhat)"),
-    ):
-        owners = [p.owner for p, b in zip(table.parameters, bad, strict=True) if b]
-        names = dict.fromkeys(str(peaks[o].id) if isinstance(o, int) else str(o[1]) for o in owners)
-        if names:
-            text.append(
-                f"WARNING {what} after {draws.rounds} of {sampling.max_rounds} rounds: "
-                f"{', '.join(names)}; more sample.max_rounds help"
-            )
-    return text
-
-
-def _flags(fitter, optimum, covariance, areas, draws, bound, sampling) -> np.ndarray:
+def _flags(
+    fitter, optimum, covariance, areas, mismatch, draws, bound, sampling, found
+) -> np.ndarray:
     """Flags of every source of the patch."""
     table, n = fitter.table, len(fitter.table.parameters)
     theta, cov = optimum.theta[:n], covariance[:n, :n]
     n_s = fitter.packed.n_sources
-    natural = _coordinate_covariance(covariance, optimum.theta, fitter.problem.transform)
     per_parameter = {
         "at_bound": bound,
         "nonfinite": ~(np.isfinite(theta) & np.isfinite(np.diag(cov))),
-        "prior_dominated": quality.prior_dominated(natural, fitter.problem.transform, n),
+        "prior_dominated": found["prior_dominated"],
     }
-    nuisance = np.array([not isinstance(p.owner, int) for p in table.parameters], bool)
-    # a prior of given width means to say what the data do not
-    meant = np.array([fitter.options.narrows(p.name) for p in table.parameters], bool)
-    per_parameter["prior_dominated"] &= ~nuisance & ~meant
     whole = [] if optimum.converged else ["no_convergence"]
     if draws is not None:
-        missed = _missed(table, areas, draws, sampling)
+        missed = verdict.missed(table, areas, draws, sampling)
         per_parameter["low_ess"], per_parameter["high_rhat"] = missed
-        if draws.divergences > 0.005 * draws.theta.shape[0] * draws.theta.shape[1]:
-            whole.append("divergences")
+        per_parameter["piled_up"] = found["piled_up"]
+        whole += verdict.flags_of_patch(draws)
     per_source = {
         "poor_fit": areas.chi2 > fitter.options.poor_chi2 * np.maximum(areas.npix, 20),
         "no_data": areas.npix == 0,
         "partial_coverage": (areas.coverage < quality.COVERAGE) & (areas.npix > 0),
+        "model_mismatch": mismatch.flagged,
         "blended": quality.flux_blended(table.labels, cov, n_s),
     }
     return quality.source_flags(n_s, table.labels, per_parameter, per_source, whole)

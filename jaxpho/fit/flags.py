@@ -52,6 +52,27 @@ _TABLE = (
     ),
     ("timeout", "reserved for fits that run out of time; no run sets it"),
     ("unfinished", "the run was stopped before it came to the source: values are starts"),
+    ("piled_up", "draws of a parameter pile up at the edge of its allowed range"),
+    (
+        "low_ebfmi",
+        "a chain of the patch did not explore its energies (E-BFMI below 0.3): tails may be missed",
+    ),
+    ("over_budget", "sampling ended because its gradients ran out (sample.max_gradients)"),
+    (
+        "poor_approximation",
+        "the draws are those of an approximation (sample.method laplace or svi), which their "
+        "importance ratios show to be far from the posterior (pareto_k above 0.7)",
+    ),
+    (
+        "type_uncertain",
+        "another type fits nearly as well as the one that type `auto` chose (fit.type_tie)",
+    ),
+    (
+        "model_mismatch",
+        "the model does not describe the pixels of the source: p_value below 1e-4, or "
+        "residual_peak beyond 6 sigma (bright galaxies, which no profile fits perfectly, often "
+        "have it)",
+    ),
 )
 
 FLAGS: tuple[Flag, ...] = tuple(Flag(bit, name, text) for bit, (name, text) in enumerate(_TABLE))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import brentq
 
-from jaxpho.core.noise import Noise, Whitening
+from jaxpho.core.noise import Noise, Whitening, error_texture
 
 REACH = 4
 """Pixels that whitening looks back, along each axis."""
@@ -91,12 +91,15 @@ def make_whitening(packed, correlations: list[np.ndarray | None], reach: int = R
         place[py, px] = flat
         before = place[py + lags[:, :1], px + lags[:, 1:]]  # [K, pixels]
         present = before >= 0
+        image = np.zeros(place.shape)
+        image[py, px] = ierr.reshape(-1)[flat]
+        texture = error_texture(image)
         code = np.packbits(present, axis=0)
         _, first, which = np.unique(code, axis=1, return_index=True, return_inverse=True)
         found, scale = stencils(rho, lags, present[:, first].T)
         which = which.reshape(-1)
-        weight[:, flat] = found[which].T
-        own[flat] = scale[which]
+        weight[:, flat] = found[which].T * texture[py + lags[:, :1], px + lags[:, 1:]]
+        own[flat] = scale[which] * texture[py, px]
         index[:, flat] = np.where(present, before, flat)
     dtype = ierr.dtype
     return Whitening(

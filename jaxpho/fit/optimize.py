@@ -15,10 +15,10 @@ from scipy.optimize import lsq_linear
 
 from jaxpho.fit.posterior import DEFAULT_STATIC, Problem, Static, evaluate, to_physical
 
-MAX_STEP = 2.0
-"""Largest change of a nonlinear z in one step: two logistic scale lengths."""
-Z_LIMIT = 7.5
-"""|z| of bounded parameters is kept below this: 6e-4 of the range from a bound."""
+MAX_STEP, CONFINED_STEP = 2.0, 1.2
+"""Largest change of a nonlinear z in one step, of an unbounded and of a bounded parameter."""
+Z_LIMIT = 3.2
+"""|z| of bounded parameters is kept below this: 7e-4 of the range from a bound."""
 
 CHEAPER_FROM = 40
 """Parameters from which derivatives of the linear ones alone are worth a program of their own."""
@@ -251,7 +251,7 @@ def optimize(
 
 def _box(z, confined, free):
     """Smallest and largest step of every parameter."""
-    reach = np.where(free, MAX_STEP, np.inf)
+    reach = np.where(free, np.where(confined, CONFINED_STEP, MAX_STEP), np.inf)
     high = np.where(confined, np.minimum(reach, Z_LIMIT - z), reach)
     low = np.where(confined, np.maximum(-reach, -Z_LIMIT - z), -reach)
     return np.minimum(low, high), np.maximum(low, high)

@@ -5,6 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxpho.errors import InputError
+from jaxpho.fit.links import (
+    LINK_HELP,
+    WAVELENGTH_HELP,
+    LinkOptions,
+    check_links,
+    is_difference,
+)
 from jaxpho.fit.prior_options import (
     FLAT,
     PRIOR_HELP,
@@ -15,7 +22,7 @@ from jaxpho.fit.prior_options import (
 )
 from jaxpho.schema import option
 
-__all__ = ["FitOptions", "PriorOptions", "SampleOptions", "keys_of", "prior_keys"]
+__all__ = ["FitOptions", "LinkOptions", "PriorOptions", "SampleOptions", "keys_of", "prior_keys"]
 
 
 @dataclass
@@ -23,6 +30,8 @@ class FitOptions:
     """Priors and the optimiser."""
 
     priors: dict[str, PriorOptions] = option(dict, PRIOR_HELP)
+    links: dict[str, LinkOptions] = option(dict, LINK_HELP)
+    wavelengths: dict[str, float] = option(dict, WAVELENGTH_HELP, unit="micron")
     q_min: float = option(0.1, "smallest axis ratio b/a", gt=0, lt=1)
     pixel_mode: str = option(
         "fourth",
@@ -47,11 +56,24 @@ class FitOptions:
         1.5, "chi2 per pixel within a source's area above which it is restarted and flagged", gt=0
     )
 
+    type_penalty: float | None = option(
+        None,
+        "type `auto` takes the type of least chi2 plus this for each of its parameters; default "
+        "the logarithm of the number of unmasked pixels in the source's area (BIC)",
+        ge=0,
+    )
+    type_tie: float = option(
+        2.0, "difference of penalised chi2 to the second best type below which it is flagged", ge=0
+    )
+
     def __post_init__(self):
         check_priors(self.priors)
+        check_links(self.links)
 
     def narrows(self, parameter: str) -> bool:
         """Whether a prior that is not flat is given for a parameter: information on purpose."""
+        if is_difference(parameter):
+            return True
         own, general = prior_keys(parameter)
         given = self.priors.get(own, self.priors.get(general))
         return given is not None and given.name not in FLAT

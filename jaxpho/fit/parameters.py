@@ -13,8 +13,9 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 
-from jaxpho.core.scene import NUISANCE, POINT_ROW, ROW, Scene
-from jaxpho.core.sources import SOURCE_TYPES, base_name
+from jaxpho.core.scene import NUISANCE, POINT_ROW, ROW, Link, Scene
+from jaxpho.core.sources import SHAPE, SOURCE_TYPES, base_name
+from jaxpho.fit.links import differences
 from jaxpho.fit.options import FitOptions, PriorOptions
 from jaxpho.fit.priors import prior_of, size_given_flux
 from jaxpho.fit.table import FLAT_WIDTH, Parameter, ParameterTable, SourceStart
@@ -68,12 +69,53 @@ def _add_source(b: _Builder, s: int, start: SourceStart, bands, options, pixel, 
             if prior.name == "size_magnitude":
                 prior, follow = _follow(b, prior, index["flux" + name[len("rhalf") :], prior.band])
             index[name, band] = b.free(Parameter(s, name, band, value, prior, scale, None, follow))
+        if base_name(name) in SHAPE:
+            _add_differences(b, s, start, name, bands, options, index)
         if base_name(name) == "e2":
             _join_ellipticities(b, start, "e1" + name[2:], name, index)
     for component in kind.components:
         for name, value in component.fixed:
             index[name + component.suffix, ""] = b.constant(value)
     return index
+
+
+def _add_differences(b: _Builder, s: int, start: SourceStart, name, bands, options, index) -> None:
+    """Add what a shape parameter needs where it differs from band to band."""
+    found = differences(name, options, bands)
+    if found is None:
+        return
+    for band in found.bands:
+        value = float(start.values.get((found.name, band), 0.0))
+        if start.holds(name):
+            b.fixed[s, found.name, band] = value
+            index[found.name, band] = b.constant(value)
+        else:
+            sigma = found.prior.sigma
+            own = Parameter(s, found.name, band, value, found.prior, sigma)
+            index[found.name, band] = b.free(own)
+
+
+def _link_row(index: dict, suffix: str, bands, options) -> list[list[tuple[int, float]]]:
+    """[B, 4] (index, weight) of what is added to the shape of one component in each band."""
+    found = {name: differences(name + suffix, options, bands) for name in SHAPE}
+    out = []
+    for i, band in enumerate(bands):
+        row = []
+        for d in found.values():
+            at = None if d is None else index.get((d.name, d.band_of(band)))
+            # zero times the constant zero where nothing differs
+            row.append((-1, 0.0) if at is None else (at, float(d.weight[i])))
+        out.append(row)
+    return out
+
+
+def _link(rows: list, padded: int, n_bands: int):
+    """Indices and weights [B, C, 4] of all components, padding included; None where all are 0."""
+    index, weight = np.full((n_bands, padded, 4), -1, np.int64), np.zeros((n_bands, padded, 4))
+    if rows:
+        both = np.swapaxes(np.array(rows, float), 0, 1)  # [B, C, 4, 2]
+        index[:, : len(rows)], weight[:, : len(rows)] = both[..., 0], both[..., 1]
+    return (index, weight) if weight.any() else None
 
 
 def _follow(b: _Builder, prior: PriorOptions, flux: int) -> tuple[PriorOptions, int | None]:
@@ -145,6 +187,7 @@ def build_parameters(
     n_exposures: int | None = None,
     size=lambda n: n,
     component_size=lambda n: n,
+    least: dict[str, int] | None = None,
     dtype=np.float32,
 ) -> tuple[ParameterTable, int]:
     """Parameters of a patch.
@@ -166,6 +209,8 @@ def build_parameters(
         Exposures of the packed patch, padding included.
     size, component_size : callable
         Padded numbers of parameters and of components (each component costs time).
+    least : dict, optional
+        Smallest numbers of "sersic" and "point" components, padding included.
     dtype : dtype
 
     Returns
@@ -182,6 +227,7 @@ def build_parameters(
     nuisance = _add_nuisances(b, nuisances, exposures, exposure_bands)
     rows: dict[str, list] = {"sersic": [], "point": []}
     owners: dict[str, list] = {"sersic": [], "point": []}
+    linked: list = []
     for s, start in enumerate(sources):
         for component in SOURCE_TYPES[start.type].components:
             names = ROW if component.profile == "sersic" else POINT_ROW
@@ -189,6 +235,8 @@ def build_parameters(
                 [_row(index[s], names, component.suffix, band) for band in bands]
             )
             owners[component.profile].append(s)
+            if component.profile == "sersic":
+                linked.append(_link_row(index[s], component.suffix, bands, options))
     n = size(max(len(b.parameters), 1))
     constants = np.zeros(size(len(b.constants) + 2))
     constants[: len(b.constants)] = b.constants
@@ -197,7 +245,8 @@ def build_parameters(
     arrays = {}
     for profile, width in (("sersic", len(ROW)), ("point", len(POINT_ROW))):
         count = len(rows[profile])
-        padded = component_size(count) if count else 0
+        wanted = max(count, (least or {}).get(profile, 0))
+        padded = component_size(wanted) if wanted else 0
         a = np.empty((len(bands), padded, width), np.int64)
         a[:] = empty[profile]
         if count:
@@ -211,6 +260,7 @@ def build_parameters(
     def final(a):
         return jnp.asarray(np.where(a < 0, n - 1 - a, a), jnp.int32)
 
+    link = _link(linked, arrays["sersic"][0].shape[1], len(bands)) if options.links else None
     scene = Scene(
         sersic_index=final(arrays["sersic"][0]),
         point_index=final(arrays["point"][0]),
@@ -219,6 +269,7 @@ def build_parameters(
         nuisance_index=final(every),
         constants=jnp.asarray(constants, dtype),
         cos_dec=jnp.asarray(cos_dec, dtype),
+        link=None if link is None else Link(final(link[0]), jnp.asarray(link[1], dtype)),
     )
     return ParameterTable(b.parameters, scene, b.fixed), n
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxpho.core.sersic import load_mixture
 from jaxpho.errors import InputError
+from jaxpho.fit.links import check_bands
 from jaxpho.fit.options import FitOptions
 from jaxpho.fit.parameters import ParameterTable, SourceStart, build_parameters, parameter_bucket
 from jaxpho.fit.posterior import Problem
@@ -26,8 +27,12 @@ def make_problem(
     options: FitOptions,
     mixture: str = "k12",
     nuisances: Sequence | None = None,
+    least: dict[str, int] | None = None,
 ) -> tuple[Problem, ParameterTable, int]:
     """Problem, parameter table and padded number of parameters of a packed patch.
+
+    ``least`` has the smallest numbers of "parameters", "sersic" and "point" components that all is
+    padded to, where problems are to share a program.
 
     Raises
     ------
@@ -42,6 +47,7 @@ def make_problem(
             f"the patch is packed for {packed_for} Gaussians per galaxy, the Sersic mixture "
             f"{mixture} has {radii}: pack it with n_radii={radii}"
         )
+    check_bands(options, packed.bands)
     check_fluxes(options.priors, packed.bands, packed.unit)
     dtype = np.asarray(packed.patch.data).dtype
     n_e = len(packed.exposures)
@@ -64,8 +70,9 @@ def make_problem(
         exposures=packed.exposures,
         exposure_bands=packed.exposure_bands,
         n_exposures=packed.patch.n_exposures,
-        size=parameter_bucket,
+        size=lambda k: parameter_bucket(max(k, (least or {}).get("parameters", 0))),
         component_size=_components,
+        least=least,
         dtype=dtype,
     )
     problem = Problem(packed.patch, table.scene, table.transform(n, dtype), sersic)

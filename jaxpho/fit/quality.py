@@ -12,10 +12,14 @@ from jaxpho.fit.parameters import ParameterTable
 from jaxpho.fit.transforms import Transform
 
 BOUND_MARGIN = 2e-3  # of a parameter's range
-DISC_MARGIN = 0.01  # of the largest ellipticity; the optimiser keeps 0.004 to 0.009 from it
+DISC_MARGIN = 0.01  # of the largest ellipticity; the optimiser stops at 0.003 or less from it
 BLEND_CORRELATION = 0.5
 COVERAGE = 0.7
 PRIOR_SHARE = 0.75  # of the prior's own standard deviation
+EDGE = 0.02  # of a parameter's range
+PILED_UP = 0.05
+"""Share of the draws in the `EDGE` of a range; that of draws all over the range is .02 an edge, and
+that of draws all over the disc of ellipticities .04."""
 
 
 @dataclass
@@ -93,6 +97,34 @@ def at_bound(table: ParameterTable, theta: np.ndarray) -> np.ndarray:
             fraction = (values[1] - values[0]) / (values[2] - values[0])
             out[i] = not BOUND_MARGIN < fraction < 1 - BOUND_MARGIN
     return out
+
+
+def piled_up(table: ParameterTable, draws: np.ndarray) -> np.ndarray:
+    """[n] bool: parameters of which many draws [chains, draws, n] lie at an edge of their range."""
+    theta = np.asarray(draws, np.float64).reshape(-1, draws.shape[-1])
+    out = np.zeros(len(table.parameters), bool)
+    for i, p in enumerate(table.parameters):
+        low, high = p.prior.low, p.prior.high
+        if p.partner is not None:
+            radius = np.hypot(theta[:, i], theta[:, p.partner])
+            share = [(radius > (1.0 - EDGE) * high).mean() / 2.0]
+        elif low is not None and high is not None:
+            values, ends = theta[:, i], np.array([low, high], float)
+            if p.prior.name.startswith("log_"):
+                values, ends = (np.log(np.maximum(a, 1e-300)) for a in (values, ends))
+            fraction = (values - ends[0]) / (ends[1] - ends[0])
+            share = [(fraction < EDGE).mean(), (fraction > 1.0 - EDGE).mean()]
+        else:
+            continue
+        out[i] = max(share) > PILED_UP
+    return out
+
+
+def coordinate_variance(draws: np.ndarray, tr: Transform) -> np.ndarray:
+    """Variance [n] of draws [chains, draws, n] in the natural coordinates."""
+    theta = np.asarray(draws, np.float64).reshape(-1, draws.shape[-1])
+    log = np.asarray(tr.log)
+    return np.where(log, np.log(np.where(log, np.maximum(theta, 1e-300), 1.0)), theta).var(0)
 
 
 def prior_dominated(covariance_t: np.ndarray, tr: Transform, n: int) -> np.ndarray:

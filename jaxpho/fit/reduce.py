@@ -186,6 +186,8 @@ def reduce_problem(
         Empty where nothing changed.
     """
     patch = problem.patch
+    if problem.scene.link is not None:  # the limits are those of one shape in all bands
+        return problem, ""
     if not limits or not getattr(packed, "reducible", False):
         return problem, ""
     now = gaussians_per_pixel(problem)

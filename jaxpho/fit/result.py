@@ -43,10 +43,13 @@ class PatchResult:
     flags : [S] bit mask of `jaxpho.fit.flags`.
     chi2, npix : [E] over the unmasked pixels of the patch.
     source_chi2, source_npix, source_nexp : [S] within the source's own area.
+    source_p_value, source_residual_peak : [S] see `jaxpho.fit.mismatch.Mismatch`.
     source_band_npix : [S, B] the pixels by band; a flux in a band with none is not measured.
     exposures, exposure_bands : [E] names and bands.
     pixels : exposure name -> {"x", "y": int [n], "data", "ierr", "model": float32 [n]}, without
         padding; x and y are 0-indexed pixels of the exposure.
+    choices : [S] how `auto` chose the type: {"type", "chi2": {type: chi2 minus that of the chosen
+        type}, "score": the same with the penalty}, or None.
     messages : what was decided, and warnings.
     seconds : wall time by stage.
     """
@@ -76,12 +79,15 @@ class PatchResult:
     chi2: np.ndarray | None = None
     npix: np.ndarray | None = None
     source_chi2: np.ndarray | None = None
+    source_p_value: np.ndarray | None = None
+    source_residual_peak: np.ndarray | None = None
     source_npix: np.ndarray | None = None
     source_nexp: np.ndarray | None = None
     source_band_npix: np.ndarray | None = None
     exposures: list[str] = field(default_factory=list)
     exposure_bands: list[str] = field(default_factory=list)
     pixels: dict[str, dict] = field(default_factory=dict)
+    choices: list[dict | None] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     seconds: dict = field(default_factory=dict)
 
@@ -93,12 +99,15 @@ class PatchResult:
             "chi2": np.zeros(nexp),
             "npix": np.zeros(nexp, np.int64),
             "source_chi2": np.full(nsource, np.nan),
+            "source_p_value": np.full(nsource, np.nan),
+            "source_residual_peak": np.full(nsource, np.nan),
             "source_npix": np.zeros(nsource, np.int64),
             "source_nexp": np.zeros(nsource, np.int64),
+            "choices": [None] * nsource,
             "source_band_npix": np.ones((nsource, len(self.bands)), np.int64),
         }
         for name, value in defaults.items():
-            if getattr(self, name) is None:
+            if getattr(self, name) is None or name == "choices" and not self.choices:
                 setattr(self, name, value)
 
     def index(self, owner, name: str, band: str = "") -> int | None:

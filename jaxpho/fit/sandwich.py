@@ -1,7 +1,8 @@
 """Errors where pixels are fitted as if independent although their noise is correlated.
 
 With J the derivatives of the model over sigma, the information that independent pixels would have
-is F = J^T J. Its score has the variance B = J^T R J when the noise has the correlation R, so what
+is F = J^T J. Its score has the variance B = K^T R K, K = J S / sigma, when the noise has the
+correlation R and the smooth errors S (`jaxpho.core.noise`), so what
 the fit really knows is Godambe's information G = F B^-1 F. With the curvature P of the priors the
 posterior has the covariance V = (G + P)^-1 instead of (F + P)^-1 (White 1982; Varin, Reid & Firth
 2011). Draws of the likelihood of independent pixels are moved by the linear map about the mode, in
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxpho.core.fisher import flat_rows, row_images
-from jaxpho.core.noise import student_curvature
+from jaxpho.core.noise import error_texture, student_curvature
 from jaxpho.core.scene import scene_rows
 from jaxpho.fit.posterior import Problem, Static
 from jaxpho.fit.transforms import inverse, physical
@@ -49,7 +50,7 @@ def _row_jacobian(z, problem: Problem, static: Static):
 def informations(
     z: np.ndarray, problem: Problem, packed, correlations, static: Static
 ) -> tuple[np.ndarray, np.ndarray]:
-    """F = J^T J and B = J^T R J in z, [n, n] each; for Student's t with its curvature as weight.
+    """F = J^T J and B = K^T R K in z, [n, n] each; for Student's t with its curvature as weight.
 
     Parameters
     ----------
@@ -82,9 +83,19 @@ def informations(
         if rho is None:
             spread += own
             continue
-        moved = correlate_pixels(rows, x[at].reshape(-1)[used], y[at].reshape(-1)[used], rho)
+        px, py = x[at].reshape(-1)[used], y[at].reshape(-1)[used]
+        rows = rows / _texture(px, py, np.asarray(patch.ierr)[at].reshape(-1)[used])
+        moved = correlate_pixels(rows, px, py, rho)
         spread += jacobian.T @ (moved @ rows.T) @ jacobian
     return plain, (spread + spread.T) / 2
+
+
+def _texture(x, y, ierr):
+    """sigma / S of pixels, see `jaxpho.core.noise.error_texture`."""
+    x, y = x - x.min(), y - y.min()
+    image = np.zeros((y.max() + 1, x.max() + 1))
+    image[y, x] = ierr
+    return error_texture(image)[y, x]
 
 
 def correlate_pixels(rows: np.ndarray, x: np.ndarray, y: np.ndarray, rho: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxpho.core.sersic import N_MAX, N_MIN
 from jaxpho.core.sources import SOURCE_TYPES, base_name
-from jaxpho.fit.parameters import SourceStart
+from jaxpho.fit.links import is_difference
+from jaxpho.fit.table import SourceStart
 
 DEFAULT_SERSIC = {"": 1.5, "_disk": 1.0, "_bulge": 2.5}
 DEFAULT_SIZE = {"_bulge": 0.35}
@@ -104,6 +105,10 @@ def source_starts(
             size = max(size, shape["rhalf"])
             for name, value in shape.items():
                 values[name + component.suffix, ""] = value
+        for name, value in peak.values.items():
+            if is_difference(name):  # of an earlier fit: "drhalf", or "drhalf:band"
+                plain, _, band = name.partition(":")
+                values[plain, band] = float(value)
         for name in kind.fluxes:
             share = FLUX_SHARE.get(name, 1.0) if len(kind.fluxes) > 1 else 1.0
             for band in bands:

@@ -107,7 +107,8 @@ class ParameterTable:
         A flux that a size depends on is not among them.
         """
         followed = {p.follow for p in self.parameters}
-        return self.linear & [i not in followed for i in range(len(self.parameters))]
+        alone = np.array([i not in followed for i in range(len(self.parameters))], bool)
+        return self.linear & alone
 
     def start(self, n: int, dtype=np.float32) -> np.ndarray:
         """Starting theta padded with zeros to n."""

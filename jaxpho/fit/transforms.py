@@ -1,9 +1,13 @@
 """Unconstrained, well-scaled parameters z for the optimiser and the samplers, and priors.
 
 Every parameter has a natural coordinate t (the value itself, or its logarithm). Unbounded ones are
-``t = centre + scale z``; bounded ones ``t = low + (high - low) sigmoid(z)``; the two ellipticities
-of a component share ``e = e_max v / sqrt(1 + |v|^2)``, v = (z, z_partner), which maps the plane to
-the disc of allowed axis ratios and is smooth at e = 0.
+``t = centre + scale z``; bounded ones ``t = low + (high - low) Phi(z)``, Phi the normal
+distribution function; the two ellipticities of a component share
+``e = e_max sqrt(1 - exp(-|v|^2 / 2)) v / |v|``, v = (z, z_partner), which maps the plane to the
+disc of allowed axis ratios and is smooth at e = 0.
+
+A flat prior of t or e is then a unit normal in z: where data say little the posterior is near
+normal, too, and what presses against a bound has no long tail.
 """
 
 from typing import NamedTuple
@@ -11,8 +15,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.scipy.special import ndtr, ndtri
 
 from jaxpho.fit.prior_terms import PriorTerms, extra_curvature, extra_energy, means
+
+SERIES = 1e-3
+"""Squares of radii below which functions of the disc are series: good to 1e-10."""
 
 
 class Transform(NamedTuple):
@@ -52,10 +60,17 @@ class Transform(NamedTuple):
 def coordinate(z: Array, tr: Transform) -> Array:
     """Natural coordinates t of unconstrained parameters."""
     linear = tr.centre + tr.scale * z
-    logistic = tr.low + (tr.high - tr.low) * jax.nn.sigmoid(z)
-    w = z[tr.partner]
-    disc = tr.high * z / jnp.sqrt(1.0 + z * z + w * w)
-    return jnp.where(tr.bounded, logistic, jnp.where(tr.disc, disc, linear))
+    confined = tr.low + (tr.high - tr.low) * ndtr(z)
+    half = 0.5 * (z * z + z[tr.partner] ** 2)
+    disc = tr.high * z * jnp.sqrt(0.5 * _mean_exponential(half))
+    return jnp.where(tr.bounded, confined, jnp.where(tr.disc, disc, linear))
+
+
+def _mean_exponential(u: Array) -> Array:
+    """(1 - exp(-u)) / u, smooth at 0."""
+    near = u < SERIES
+    safe = jnp.where(near, 1.0, u)
+    return jnp.where(near, 1.0 - u / 2.0 + u * u / 6.0, -jnp.expm1(-safe) / safe)
 
 
 def physical(z: Array, tr: Transform) -> Array:
@@ -78,15 +93,19 @@ def inverse(theta: Array, tr: Transform, margin: float = 1e-4) -> Array:
     t = jnp.where(tr.log, jnp.log(jnp.where(tr.log, jnp.maximum(theta, tiny), 1.0)), theta)
     width = jnp.where(tr.bounded, tr.high - tr.low, 1.0)
     fraction = jnp.clip(jnp.where(tr.bounded, (t - tr.low) / width, 0.5), margin, 1.0 - margin)
-    logistic = jnp.log(fraction) - jnp.log1p(-fraction)
+    confined = ndtri(fraction)
     e_max = jnp.where(tr.disc, tr.high, 1.0)
     unit = jnp.where(tr.disc, t, 0.0) / e_max
     radius2 = unit**2 + unit[tr.partner] ** 2
     limit = 1.0 - margin
     shrink = jnp.where(radius2 > limit**2, limit / jnp.sqrt(jnp.maximum(radius2, 1e-12)), 1.0)
-    disc = unit * shrink / jnp.sqrt(jnp.maximum(1.0 - radius2 * shrink**2, 1e-12))
+    radius2 = radius2 * shrink**2
+    near = radius2 < SERIES
+    safe = jnp.where(near, 0.5, radius2)
+    growth = jnp.where(near, 1.0 + radius2 / 2.0 + radius2**2 / 3.0, -jnp.log1p(-safe) / safe)
+    disc = unit * shrink * jnp.sqrt(2.0 * growth)
     linear = (t - tr.centre) / tr.scale
-    return jnp.where(tr.bounded, logistic, jnp.where(tr.disc, disc, linear))
+    return jnp.where(tr.bounded, confined, jnp.where(tr.disc, disc, linear))
 
 
 def prior_energy(z: Array, tr: Transform) -> Array:
@@ -98,14 +117,11 @@ def prior_energy(z: Array, tr: Transform) -> Array:
 
 def log_volume(z: Array, tr: Transform) -> Array:
     """ln |dt/dz|, without constants: what a density in z has beyond that in t."""
-    logistic = jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)
-    w = z[tr.partner]
-    disc = -jnp.log1p(z * z + w * w)  # half of -2 ln(1 + |v|^2), for each of the two
-    return jnp.sum(jnp.where(tr.bounded, logistic, jnp.where(tr.disc, disc, 0.0)))
+    return -0.5 * jnp.sum(jnp.where(tr.bounded | tr.disc, z * z, 0.0))
 
 
 def prior_curvature(slope: Array, z: Array, tr: Transform, volume: Array | float) -> Array:
-    """A positive approximation to the second derivative of the prior in z, [n, n].
+    """The second derivative of the prior in z, positive, [n, n].
 
     Parameters
     ----------
@@ -116,9 +132,8 @@ def prior_curvature(slope: Array, z: Array, tr: Transform, volume: Array | float
 
     Notes
     -----
-    For the normal priors the Gauss-Newton part, which is all for linear maps. For the volume the
-    diagonal, where it is positive; logistic maps have no other, discs have none other at e = 0.
-    For `PriorTerms` see there.
+    For the normal priors the Gauss-Newton part, which is all for linear maps. That of the volume is
+    exact. For `PriorTerms` see there.
     """
     deviation = slope
     if tr.terms is not None:
@@ -126,10 +141,7 @@ def prior_curvature(slope: Array, z: Array, tr: Transform, volume: Array | float
         follow = jax.jacfwd(lambda t: t - means(t, tr))(t)
         deviation = jnp.matmul(follow, slope, precision=jax.lax.Precision.HIGHEST)
     weighted = tr.precision[:, None] * deviation
-    s = jax.nn.sigmoid(z)
-    norm = 1.0 + z * z + z[tr.partner] ** 2
-    disc = jnp.maximum(4.0 * (norm - 2.0 * z * z) / norm**2, 0.0)
-    bent = jnp.where(tr.bounded, 2.0 * s * (1.0 - s), jnp.where(tr.disc, disc, 0.0))
+    bent = jnp.where(tr.bounded | tr.disc, 1.0, 0.0)
     square = jnp.matmul(weighted.T, weighted, precision=jax.lax.Precision.HIGHEST)
     square = square + jnp.diag(volume * bent)
     return square if tr.terms is None else square + extra_curvature(z, tr, coordinate)

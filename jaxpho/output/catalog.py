@@ -11,11 +11,13 @@ from astropy.io import fits
 from astropy.table import Column as TableColumn
 from astropy.table import Table
 
-from jaxpho.core.sources import SOURCE_TYPES
+from jaxpho.core.sources import AUTO, SOURCE_TYPES
 from jaxpho.data.catalog import Peak
 from jaxpho.errors import InputError
 from jaxpho.files import ascii_text, replacing
 from jaxpho.fit import flags as flag_registry
+from jaxpho.fit.draws import APPROXIMATE
+from jaxpho.fit.links import is_difference
 from jaxpho.fit.result import PatchResult
 from jaxpho.output import columns as registry
 from jaxpho.output.derived import (
@@ -42,6 +44,9 @@ def _row(result: PatchResult, s: int) -> dict:
     ra, dec = sky_position(result.reference, view.value("ra"), view.value("dec"))
     row = {"id": str(result.source_ids[s]), "ra": float(ra), "dec": float(dec)}
     row["type"] = view.type
+    if choice := result.choices[s]:
+        row |= {f"dchi2_{kind}": value for kind, value in choice["chi2"].items()}
+        row["type_margin"] = min(v for k, v in choice["score"].items() if k != choice["type"])
     for name in ("ra", "dec"):
         row[f"{name}_err"] = parameter(view, name).error * ARCSEC_TO_MAS
     if view.draws is None:
@@ -65,6 +70,9 @@ def _row(result: PatchResult, s: int) -> dict:
     for suffix in view.suffixes():
         for key, estimate in shape(view, suffix).items():
             _put(row, key, estimate)
+    for name in filter(is_difference, view.names):
+        for _, band in view.labels(name):
+            _put(row, f"{name}_{band}" if band else name, parameter(view, name, band))
     row.update(_quality(result, view, s))
     return row
 
@@ -93,6 +101,22 @@ def _put(row: dict, key: str, estimate: Estimate):
         row[key + end] = value
 
 
+_WORST = {
+    "rhat_max": ("rhat", np.nanmax),
+    "ess_min": ("ess", np.nanmin),
+    "ess_bulk_min": ("ess_bulk", np.nanmin),
+    "ess_tail_min": ("ess_tail", np.nanmin),
+}
+"""Columns that hold the worst of a source's parameters."""
+
+
+def _source_of_errors(result: PatchResult) -> str:
+    if result.samples is None:
+        return "laplace"
+    method = result.diagnostics.get("method", "")
+    return f"{method} draws" if method in APPROXIMATE else "samples"
+
+
 def _quality(result: PatchResult, view: SourceView, s: int) -> dict:
     own = [
         i
@@ -107,14 +131,21 @@ def _quality(result: PatchResult, view: SourceView, s: int) -> dict:
         "at_bound": ",".join(bounded),
         "fixed": ",".join(view.held),
         "chi2": float(result.source_chi2[s]),
+        "p_value": float(result.source_p_value[s]),
+        "residual_peak": float(result.source_residual_peak[s]),
         "npix": int(result.source_npix[s]),
         "nexp": int(result.source_nexp[s]),
         "patch": int(result.patch_id),
-        "errors_from": "laplace" if result.samples is None else "samples",
-        "rhat_max": np.nan,
-        "ess_min": np.nan,
+        "errors_from": _source_of_errors(result),
+        **dict.fromkeys(_WORST, np.nan),
+        "divergences": int(result.diagnostics.get("divergences", -1)),
+        "ebfmi_min": float(np.min(result.diagnostics.get("ebfmi", np.nan))),
     }
-    for key, column, worst in (("rhat", "rhat_max", np.nanmax), ("ess", "ess_min", np.nanmin)):
+    for column in ("prior_dominated", "piled_up"):
+        marked = result.diagnostics.get(column)
+        names = [] if marked is None else [_label(result.labels[i]) for i in own if marked[i]]
+        out[column] = ",".join(names)
+    for column, (key, worst) in _WORST.items():
         values = result.diagnostics.get(key)
         if values is not None and own and np.isfinite(np.asarray(values)[own]).any():
             out[column] = float(worst(np.asarray(values)[own]))
@@ -128,6 +159,8 @@ def _label(label: tuple) -> str:
 def row_of_peak(peak: Peak, bands, patch: int = -1) -> dict:
     """Row of a source that was not fitted: its catalogue values, no errors, its flags."""
     row = {"id": str(peak.id), "ra": peak.ra, "dec": peak.dec, "type": peak.type}
+    if peak.auto:
+        row["type"] = AUTO
     row.update({name: float(value) for name, value in peak.values.items()})
     for suffix in ("", "_disk", "_bulge"):
         if {f"e1{suffix}", f"e2{suffix}"} <= set(peak.values):
@@ -146,11 +179,12 @@ def row_of_peak(peak: Peak, bands, patch: int = -1) -> dict:
     return row
 
 
-def components_of(rows: Iterable[dict], bands) -> tuple[list[str], list[str]]:
-    """Flux components and shape suffixes that some row has, as `columns.expand` takes them."""
+def components_of(rows: Iterable[dict], bands) -> tuple[list[str], list[str], set[str]]:
+    """Flux components, shape suffixes and names of some row, as `columns.expand` takes them."""
     keys = {key for row in rows for key in row}
     parts = [p for p in ("sersic", "disk", "bulge", "point") if f"flux_{p}_{bands[0]}" in keys]
-    return parts, [suffix for suffix in ("", "_disk", "_bulge") if f"rhalf{suffix}" in keys]
+    shapes = [suffix for suffix in ("", "_disk", "_bulge") if f"rhalf{suffix}" in keys]
+    return parts, shapes, keys
 
 
 def make_table(
@@ -169,7 +203,7 @@ def make_table(
     """
     rows = list(rows)
     if columns is None:
-        samples = any(row.get("errors_from") == "samples" for row in rows)
+        samples = any(row.get("errors_from", "laplace") != "laplace" for row in rows)
         columns = registry.expand(bands, *components_of(rows, bands), samples)
     table = Table(meta=dict(meta or {}))
     for column in columns:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from jaxpho.core.sources import AUTO_TYPES
+
 
 class Column(NamedTuple):
-    """One column, or one per band ({band}) or per component ({part}).
+    """One column, or one per band ({band}), per component ({part}) or per candidate ({type}).
 
     `unit` "flux" stands for the flux unit of the run. `kind` is "f8", "i8", "bool" or "str".
     `spread` columns get errors (`_err`) and, with samples, `_mean`, `_p16`, `_p50`, `_p84`.
@@ -29,6 +31,8 @@ _UCD = {
     "dec_err": "stat.error;pos.eq.dec",
     "radec_cov": "stat.covariance;pos.eq.ra;pos.eq.dec",
     "type": "src.class",
+    "dchi2_{type}": "stat.fit.chi2;arith.diff",
+    "type_margin": "stat.fit.chi2;arith.diff",
     "flux_{band}": "phot.flux.density",
     "flux_{part}_{band}": "phot.flux.density",
     "flux_cov": "stat.covariance;phot.flux.density",
@@ -39,17 +43,33 @@ _UCD = {
     "pa": "pos.posAng",
     "e1": "src.ellipticity",
     "e2": "src.ellipticity",
+    "drhalf": "phys.angSize;arith.variation",
+    "dsersic": "src.morph.param;arith.variation",
+    "de1": "src.ellipticity;arith.variation",
+    "de2": "src.ellipticity;arith.variation",
+    "drhalf_{band}": "phys.angSize;arith.ratio",
+    "dsersic_{band}": "src.morph.param;arith.diff",
+    "de1_{band}": "src.ellipticity;arith.diff",
+    "de2_{band}": "src.ellipticity;arith.diff",
     "flags": "meta.code.qual",
     "flag_names": "meta.note",
     "at_bound": "meta.note",
     "fixed": "meta.note",
     "chi2": "stat.fit.chi2",
+    "p_value": "stat.probability",
+    "residual_peak": "stat.fit.residual;stat.max",
     "npix": "meta.number;instr.pixel",
     "nexp": "meta.number;obs.image",
     "patch": "meta.id.part",
     "errors_from": "meta.note",
     "rhat_max": "stat.fit.goodness",
     "ess_min": "meta.number",
+    "ess_bulk_min": "meta.number",
+    "ess_tail_min": "meta.number",
+    "divergences": "meta.number",
+    "ebfmi_min": "stat.fit.goodness",
+    "prior_dominated": "meta.note",
+    "piled_up": "meta.note",
 }
 """UCD1+ of the columns of a run's own catalogue."""
 
@@ -67,6 +87,10 @@ IDENTITY = _kinds(
     Column("radec_cov", "mas2", "f8", "covariance of RA times cos(dec) with declination"),
     Column("type", "", "str", "profile that was fitted"),
 )
+CHOICE = _kinds(
+    Column("dchi2_{type}", "", "f8", "type auto: chi2 as {type} minus that of the chosen type"),
+    Column("type_margin", "", "f8", "type auto: penalised chi2 of the second best minus the best"),
+)
 FLUX = _kinds(Column("flux_{band}", "flux", "f8", "total flux of all components", True))
 COMPONENT_FLUX = _kinds(
     Column("flux_{part}_{band}", "flux", "f8", "flux of the {part} component", True)
@@ -83,18 +107,54 @@ SHAPE = _kinds(
     Column("e1", "", "f8", "(1-q)/(1+q) cos(2 pa)", True),
     Column("e2", "", "f8", "(1-q)/(1+q) sin(2 pa)", True),
 )
+SLOPE = _kinds(
+    Column("drhalf", "1 / um", "f8", "slope of ln rhalf with wavelength (fit.links)", True),
+    Column("dsersic", "1 / um", "f8", "slope of the Sersic index with wavelength", True),
+    Column("de1", "1 / um", "f8", "slope of e1 with wavelength", True),
+    Column("de2", "1 / um", "f8", "slope of e2 with wavelength", True),
+)
+DIFFERENCE = _kinds(
+    Column("drhalf_{band}", "", "f8", "ln of rhalf in the band over that of the reference", True),
+    Column("dsersic_{band}", "", "f8", "Sersic index in the band minus the reference's", True),
+    Column("de1_{band}", "", "f8", "e1 in the band minus that of the reference", True),
+    Column("de2_{band}", "", "f8", "e2 in the band minus that of the reference", True),
+)
 QUALITY = _kinds(
     Column("flags", "", "i8", "bit mask of quality flags; 0 is good"),
     Column("flag_names", "", "str", "the flags that are set, by name"),
     Column("at_bound", "", "str", "parameters at the edge of their allowed range"),
     Column("fixed", "", "str", "parameters held at their input value"),
     Column("chi2", "", "f8", "sum of ((data-model)/sigma)^2 in the area of the source"),
+    Column(
+        "p_value",
+        "",
+        "f8",
+        "chance of a larger chi2 there if the model is right, measured noise taken into account",
+    ),
+    Column(
+        "residual_peak",
+        "",
+        "f8",
+        "largest residual there smoothed by the PSF of any exposure, in its sigma, with its sign",
+    ),
     Column("npix", "", "i8", "unmasked pixels in the area of the source, all exposures"),
     Column("nexp", "", "i8", "exposures with unmasked pixels in the area of the source"),
     Column("patch", "", "i8", "number of the patch in which the source was fitted"),
-    Column("errors_from", "", "str", "laplace (curvature at the maximum) or samples"),
-    Column("rhat_max", "", "f8", "largest R-hat of the source's parameters"),
-    Column("ess_min", "", "f8", "smallest effective sample size of the source's parameters"),
+    Column(
+        "errors_from",
+        "",
+        "str",
+        "laplace (curvature at the maximum), samples (of the posterior), or laplace draws, svi "
+        "draws (of an approximation)",
+    ),
+    Column("rhat_max", "", "f8", "largest rank-normalised R-hat of the source's parameters"),
+    Column("ess_min", "", "f8", "the smaller one of ess_bulk_min and ess_tail_min"),
+    Column("ess_bulk_min", "", "f8", "smallest bulk effective sample size of its parameters"),
+    Column("ess_tail_min", "", "f8", "smallest tail effective sample size of its parameters"),
+    Column("divergences", "", "i8", "divergent transitions in the patch; -1 without samples"),
+    Column("ebfmi_min", "", "f8", "smallest E-BFMI of the patch's chains; below .3 is poor"),
+    Column("prior_dominated", "", "str", "parameters whose error is nearly that of the prior"),
+    Column("piled_up", "", "str", "parameters whose draws pile up at the edge of their range"),
 )
 DERIVED = (
     Column("mag_{band}", "mag", "f8", "AB magnitude of flux_{band}", True, "phot.mag"),
@@ -139,7 +199,7 @@ _SPREAD_UCD = {
 }  # fmt: skip
 
 
-def expand(bands, parts=(), shapes=("",), samples=False) -> list[Column]:
+def expand(bands, parts=(), shapes=("",), present=frozenset(), samples=False) -> list[Column]:
     """The columns of a catalogue.
 
     Parameters
@@ -147,9 +207,15 @@ def expand(bands, parts=(), shapes=("",), samples=False) -> list[Column]:
     bands : band names.
     parts : flux components ("disk", "bulge", "point") that some source has.
     shapes : shape suffixes ("", "_disk", "_bulge") that some source has.
+    present : names of the columns that some row has: those of `CHOICE`, `SLOPE` and `DIFFERENCE`
+        come where they are.
     samples : whether posterior columns are wanted.
     """
     out = list(IDENTITY)
+    if "type_margin" in present:
+        first, margin = CHOICE
+        names = [(first.name.format(type=t), first.meaning.format(type=t)) for t in AUTO_TYPES]
+        out += [first._replace(name=name, meaning=meaning) for name, meaning in names] + [margin]
     for column in FLUX:
         for band in bands:
             out += _spread(column._replace(name=column.name.format(band=band)), samples)
@@ -165,6 +231,12 @@ def expand(bands, parts=(), shapes=("",), samples=False) -> list[Column]:
             which = f" of the {suffix[1:]}" if suffix else ""
             named = column._replace(name=column.name + suffix, meaning=column.meaning + which)
             out += _spread(named, samples)
+        for column in (*SLOPE, *DIFFERENCE):
+            for band in bands if "{band}" in column.name else ("",):
+                name = column.name.replace("_{band}", f"{suffix}_{band}")
+                name = name if band else column.name + suffix
+                if name in present:
+                    out += _spread(column._replace(name=name), samples)
     return out + list(QUALITY)
 
 
@@ -209,11 +281,11 @@ def spread(columns, samples: bool, worth: bool = False) -> list[Column]:
     return out
 
 
-def worth_of_fit(bands, parts=(), shapes=("",)) -> list[Column]:
+def worth_of_fit(bands, parts=(), shapes=("",), present=frozenset()) -> list[Column]:
     """What `expand` lacks with draws: quantiles of positions, and what draws are worth."""
     positions = [c._replace(spread=True) for c in IDENTITY if c.name in ("ra", "dec")]
     spread_out = [c for p in positions for c in _spread(p, True)[2:]]
-    fitted = positions + [c for c in expand(bands, parts, shapes) if c.spread]
+    fitted = positions + [c for c in expand(bands, parts, shapes, present) if c.spread]
     whole = spread(fitted, samples=False, worth=True)
     endings = tuple(end for end, _, _ in WORTH)
     return spread_out + [c for c in whole if c.name.endswith(endings)]
@@ -238,7 +310,8 @@ def _spread(column: Column, samples: bool) -> list[Column]:
 def table() -> str:
     """The registry as a Markdown table, for the documentation."""
     lines = ["| column | unit | meaning |", "|---|---|---|"]
-    for column in (*IDENTITY, *FLUX, FLUX_COV, *COMPONENT_FLUX, *SHAPE, *QUALITY):
-        meaning = column.meaning.format(part="{part}")
+    shapes = (*SHAPE, *SLOPE, *DIFFERENCE)
+    for column in (*IDENTITY, *CHOICE, *FLUX, FLUX_COV, *COMPONENT_FLUX, *shapes, *QUALITY):
+        meaning = column.meaning.format(part="{part}", type="{type}")
         lines.append(f"| {column.name} | {column.unit} | {meaning} |")
     return "\n".join(lines)

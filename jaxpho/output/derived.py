@@ -77,6 +77,11 @@ class SourceView:
             return float(self.result.theta[column])
         return float(self.result.fixed.get((self.s, name, band), np.nan))
 
+    def labels(self, name: str) -> list[tuple[str, str]]:
+        """(name, band) of every value of a parameter, free or fixed."""
+        known = [*self.result.labels, *self.result.fixed]
+        return list(dict.fromkeys((n, b) for o, n, b in known if o == self.s and n == name))
+
     def columns(self, names, bands=("",)) -> list[int]:
         """Columns in theta of the free ones among the named parameters."""
         found = (self.result.index(self.s, name, band) for name in names for band in bands)

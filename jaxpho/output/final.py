@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +35,8 @@ class FinalTables:
     apertures : radii, arcsec.
     thin : of the draws of a chain every so many are kept in the table of chains.
     catalogs, chains : which are wanted.
+    wavelengths : band -> micron, of `fit.wavelengths`; where the fit has links linear in
+        wavelength, and the name of the band does not tell.
     """
 
     run: RunFiles
@@ -42,6 +44,7 @@ class FinalTables:
     thin: int = 1
     catalogs: bool = True
     chains: bool = True
+    wavelengths: Mapping[str, float] = field(default_factory=dict)
     bands: list[str] = field(default_factory=list)
     unit: str = ""
     rows: dict[str, dict[str, dict]] = field(
@@ -61,12 +64,12 @@ class FinalTables:
         drawn = result.samples is not None
         made = {}
         if self.catalogs:
-            made[OPTIMUM] = optimum_rows(result, self.apertures)
+            made[OPTIMUM] = optimum_rows(result, self.apertures, self.wavelengths)
             if drawn:
-                made[SAMPLED] = sampled_rows(result, self.apertures)
+                made[SAMPLED] = sampled_rows(result, self.apertures, self.wavelengths)
         if self.chains and drawn:
             made[CHAINS] = [
-                chain_row(SourceView(result, s), self.apertures, self.thin)
+                chain_row(SourceView(result, s), self.apertures, self.thin, self.wavelengths)
                 if s in own else {} for s in range(len(result.source_ids))
             ]  # fmt: skip
         for kind, rows in made.items():
@@ -103,14 +106,14 @@ class FinalTables:
             base = {row["id"]: row for row in _catalog_rows(self.run.catalog, sampled)}
             rows = {k: fitted.get(k) or v for k, v in base.items()} | fitted
         rows = list(rows.values())
-        parts, shapes = components_of(rows, self.bands)
-        columns = registry.expand(self.bands, parts, shapes, sampled)
+        parts, shapes, present = components_of(rows, self.bands)
+        columns = registry.expand(self.bands, parts, shapes, present, sampled)
         derived = registry.expand_derived(
             self.bands, shapes, self.apertures, magnitude_factor(self.unit) is not None
         )
         columns += registry.spread(derived, sampled, worth=sampled)
         if sampled:
-            columns += registry.worth_of_fit(self.bands, parts, shapes)
+            columns += registry.worth_of_fit(self.bands, parts, shapes, present)
         columns.append(registry.READ_FROM)
         return make_table(rows, self.bands, self.unit, self._meta(), columns)
 
@@ -123,7 +126,7 @@ class FinalTables:
     def _chains(self) -> Table:
         rows = list(self._ordered(self.rows[CHAINS]))
         nchain, ndraw = (max(row[key] for row in rows) for key in ("nchain", "ndraw"))
-        parts, shapes = components_of(rows, self.bands)
+        parts, shapes, drawn = components_of(rows, self.bands)
         identity = [c for c in registry.IDENTITY if c.name in ("id", "type")]
         patch = [c for c in registry.QUALITY if c.name == "patch"]
         table = make_table(
@@ -132,8 +135,7 @@ class FinalTables:
         derived = registry.expand_derived(
             self.bands, shapes, self.apertures, magnitude_factor(self.unit) is not None
         )
-        known = [*registry.expand(self.bands, parts, shapes), *derived]
-        drawn = {key for row in rows for key in row}
+        known = [*registry.expand(self.bands, parts, shapes, drawn), *derived]
         wanted = [c for c in known if c.name in drawn and c.name not in table.colnames]
         units = make_table([], self.bands, self.unit, None, wanted)
         for column in wanted:
@@ -159,14 +161,18 @@ class FinalTables:
         return [rows[k] for k in sorted(rows, key=lambda k: order.get(k, len(order)))]
 
 
+_DRAWN = ("flux_cov", "radec_cov", "errors_from", "rhat_max", "ess_min", "ess_bulk_min",
+          "ess_tail_min", "divergences", "ebfmi_min", "prior_dominated", "piled_up")  # fmt: skip
+"""Columns of a run's catalogue that come from draws where there are any."""
+
+
 def _catalog_rows(catalog: Table, sampled: bool) -> list[dict]:
     """Rows of the run's catalogue; of errors of draws, the optimum's catalogue takes none."""
     out = []
     for line in catalog:
         row = {name: line[name] for name in catalog.colnames}
-        if not sampled and row.get("errors_from") == "samples":
-            gone = ("flux_cov", "radec_cov", "rhat_max", "ess_min", "errors_from")
-            row = {k: v for k, v in row.items() if k not in gone and not k.endswith(ENDINGS)}
+        if not sampled and row.get("errors_from", "") not in ("", "laplace"):
+            row = {k: v for k, v in row.items() if k not in _DRAWN and not k.endswith(ENDINGS)}
         row["id"], row["read_from"] = str(row["id"]), "catalog"
         out.append(row)
     return out

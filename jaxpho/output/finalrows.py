@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from jaxpho.fit.diagnostics import diagnose
+from jaxpho.fit.links import is_difference
 from jaxpho.fit.result import PatchResult
 from jaxpho.output import columns as registry
 from jaxpho.output.catalog import part_of, rows_of_patch
@@ -18,37 +19,42 @@ FEWEST_DRAWS = 4
 """Of a chain, for diagnostics."""
 
 
-def optimum_rows(result: PatchResult, apertures=()) -> list[dict]:
+def optimum_rows(result: PatchResult, apertures=(), wavelengths=None) -> list[dict]:
     """Rows of a patch from its optimum, with Laplace errors, draws or not.
 
     Parameters
     ----------
     result : PatchResult
     apertures : radii of circular apertures, arcsec.
+    wavelengths : band -> micron, see `photometry.derived_at`.
     """
-    bare = replace(result, samples=None, diagnostics={})
+    kept = {} if result.samples is not None else {
+        k: v for k, v in result.diagnostics.items() if k == "prior_dominated"
+    }  # fmt: skip
+    bare = replace(result, samples=None, diagnostics=kept)
     rows = rows_of_patch(bare)
     for s, row in enumerate(rows):
-        for name, estimate in derived_estimates(SourceView(bare, s), apertures).items():
+        view = SourceView(bare, s)
+        for name, estimate in derived_estimates(view, apertures, None, wavelengths).items():
             _put(row, name, estimate)
         row["read_from"] = "patch"
     return rows
 
 
-def sampled_rows(result: PatchResult, apertures=()) -> list[dict]:
+def sampled_rows(result: PatchResult, apertures=(), wavelengths=None) -> list[dict]:
     """Rows of a patch from its draws: value at the optimum, then mean, error, quantiles, worth.
 
     Parameters
     ----------
-    result, apertures : as of `optimum_rows`; without draws the rows are those.
+    result, apertures, wavelengths : as of `optimum_rows`; without draws the rows are those.
     """
     if result.samples is None:
-        return optimum_rows(result, apertures)
+        return optimum_rows(result, apertures, wavelengths)
     rows = rows_of_patch(result)
     for s, row in enumerate(rows):
         view = SourceView(result, s)
-        draws = source_draws(view, apertures)
-        for name, estimate in derived_estimates(view, apertures, draws).items():
+        draws = source_draws(view, apertures, wavelengths)
+        for name, estimate in derived_estimates(view, apertures, draws, wavelengths).items():
             _put(row, name, estimate)
         for name in ("ra", "dec"):
             estimate = summarise(row[name], np.nan, draws[name].ravel())
@@ -59,7 +65,7 @@ def sampled_rows(result: PatchResult, apertures=()) -> list[dict]:
     return rows
 
 
-def source_draws(view: SourceView, apertures=()) -> dict[str, np.ndarray]:
+def source_draws(view: SourceView, apertures=(), wavelengths=None) -> dict[str, np.ndarray]:
     """Draws [chain, draw] of every quantity of a source, by the name of its column.
 
     Angles are within 90 deg of the fitted one, right ascensions within 180, so that averages mean
@@ -89,13 +95,16 @@ def source_draws(view: SourceView, apertures=()) -> dict[str, np.ndarray]:
             _, pa0 = ellipse_from_e(view.value("e1" + suffix), view.value("e2" + suffix))
             out["rhalf_major" + suffix] = out["rhalf" + suffix] / np.sqrt(q)
             out["q" + suffix], out["pa" + suffix] = q, pa0 + (pa - pa0 + 90.0) % 180.0 - 90.0
-    out |= derived_at(view, view.draws, apertures)
+    for name in filter(is_difference, view.names):
+        for _, band in view.labels(name):
+            out[f"{name}_{band}" if band else name] = view.drawn(name, band)
+    out |= derived_at(view, view.draws, apertures, wavelengths)
     return {name: np.reshape(values, shape) for name, values in out.items()}
 
 
-def chain_row(view: SourceView, apertures=(), thin: int = 1) -> dict:
+def chain_row(view: SourceView, apertures=(), thin: int = 1, wavelengths=None) -> dict:
     """A source's id, patch, numbers of chains and draws, and every quantity's draws."""
-    draws = {k: v[:, ::thin] for k, v in source_draws(view, apertures).items()}
+    draws = {k: v[:, ::thin] for k, v in source_draws(view, apertures, wavelengths).items()}
     nchain, ndraw = draws["ra"].shape
     identity = {
         "id": str(view.result.source_ids[view.s]),

@@ -74,6 +74,7 @@ def groups_of(result: PatchResult, warmup: bool = True, pixels: bool = False) ->
         "reference_dec": float(result.reference[1]),
         "flux_unit": result.unit,
         "conventions": CONVENTIONS,
+        "sampling_method": result.diagnostics.get("method", "nuts"),
     }
     units = {name: _unit(name, result.unit) for name in posterior}
     return Groups(

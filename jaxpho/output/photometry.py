@@ -12,9 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import gammainc, gammaincinv, gammaln
 
+from jaxpho.core.scene import LARGEST_E
+from jaxpho.core.sersic import N_MAX, N_MIN
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.units import AB_ZERO_POINT_NJY, flux_unit_to_njy
 from jaxpho.errors import InputError
+from jaxpho.fit.links import is_difference, wavelengths_of
 from jaxpho.output.derived import Estimate, SourceView, ellipse_from_e, summarise
 
 KRON_FACTOR = 2.5
@@ -67,7 +70,12 @@ def parameters_at(view: SourceView, theta) -> dict:
     theta = np.asarray(theta, float)
     out = {}
     for name in view.names:
-        for band in view.result.bands if name in view.flux_names() else ("",):
+        bands = [""]
+        if is_difference(name):
+            bands = [band for _, band in view.labels(name)]
+        elif name in view.flux_names():
+            bands = view.result.bands
+        for band in bands:
             column = view.result.index(view.s, name, band)
             held = view.result.fixed.get((view.s, name, band), np.nan)
             out[name, band] = np.full(theta.shape[:-1], held) if column is None else (
@@ -76,7 +84,29 @@ def parameters_at(view: SourceView, theta) -> dict:
     return out
 
 
-def derived_at(view: SourceView, theta, apertures=()) -> dict[str, np.ndarray]:
+def link_weights(view: SourceView, wavelengths=None) -> dict[str, np.ndarray]:
+    """Slope or difference of a shape -> [B] its factor in each band; NaN where it is not known.
+
+    Parameters
+    ----------
+    view : SourceView
+    wavelengths : band -> micron, of `fit.wavelengths`.
+    """
+    bands, out = view.result.bands, {}
+    for name in filter(is_difference, view.names):
+        own = [band for _, band in view.labels(name)]
+        if own != [""]:
+            out[name] = np.array([float(band in own) for band in bands])
+            continue
+        try:
+            wave = wavelengths_of(bands, wavelengths or {})
+        except InputError:
+            wave = np.full(len(bands), np.nan)
+        out[name] = wave - wave.mean()
+    return out
+
+
+def derived_at(view: SourceView, theta, apertures=(), wavelengths=None) -> dict[str, np.ndarray]:
     """Every derived quantity of the registry at parameters [..., npar].
 
     Parameters
@@ -84,6 +114,8 @@ def derived_at(view: SourceView, theta, apertures=()) -> dict[str, np.ndarray]:
     view : SourceView
     theta : array [..., npar]
     apertures : radii [arcsec] of circular apertures.
+    wavelengths : band -> micron, where the shape is linear in wavelength and the name of the band
+        does not tell; without, what depends on the shape in a band is NaN.
 
     Returns
     -------
@@ -96,15 +128,15 @@ def derived_at(view: SourceView, theta, apertures=()) -> dict[str, np.ndarray]:
     profiles = [_profile(known, c) for c in components]
     factor = magnitude_factor(result.unit)
     shape = np.asarray(theta).shape[:-1]
-    enclosed = [[p.within_circle(r) if p else np.ones(shape) for p in profiles] for r in apertures]
-    # of several components the Kron radius depends on the band: it is given for single ones
-    kron = [np.full(shape, np.nan)] * len(profiles)
-    if len(profiles) == 1:
-        (p,) = profiles
-        kron = [p.within_ellipse(KRON_FACTOR * p.kron_radius()) if p else np.ones(shape)]
+    weights = link_weights(view, wavelengths)
+    here, (enclosed, kron) = profiles, _fractions(profiles, apertures, shape)
     out, mags = {}, []
     with np.errstate(all="ignore"):
-        for band in result.bands:
+        for b, band in enumerate(result.bands):
+            if weights:
+                shift = {k: _shift(known, k, band, w[b]) for k, w in weights.items()}
+                here = [_profile(known, c, shift) for c in components]
+                enclosed, kron = _fractions(here, apertures, shape)
             fluxes = [_flux(view, known, c, band, shape) for c in components]
             if factor is not None:
                 mags.append(_magnitude(sum(fluxes) * factor))
@@ -112,7 +144,7 @@ def derived_at(view: SourceView, theta, apertures=()) -> dict[str, np.ndarray]:
             for k, fractions in enumerate(enclosed, start=1):
                 out[f"flux_aper{k}_{band}"] = _dot(fluxes, fractions)
             out[f"flux_kron_{band}"] = _dot(fluxes, kron)
-            for component, flux, profile in zip(components, fluxes, profiles, strict=True):
+            for component, flux, profile in zip(components, fluxes, here, strict=True):
                 if profile and factor is not None:
                     area = 2 * np.pi * profile.rhalf**2
                     out[f"sb{component.suffix}_{band}"] = _magnitude(flux * factor / area)
@@ -128,13 +160,43 @@ def derived_at(view: SourceView, theta, apertures=()) -> dict[str, np.ndarray]:
     return out
 
 
-def _profile(known: dict, component) -> Sersic | None:
+def _fractions(profiles, apertures, shape) -> tuple[list[list], list]:
+    """Of the flux of each profile, within each aperture and within 2.5 Kron radii."""
+    with np.errstate(all="ignore"):
+        enclosed = [
+            [p.within_circle(r) if p else np.ones(shape) for p in profiles] for r in apertures
+        ]
+        # of several components the Kron radius depends on the band: it is given for single ones
+        if len(profiles) > 1:
+            return enclosed, [np.full(shape, np.nan)] * len(profiles)
+        (p,) = profiles
+        kron = p.within_ellipse(KRON_FACTOR * p.kron_radius()) if p else np.ones(shape)
+    return enclosed, [kron]
+
+
+def _shift(known: dict, name: str, band: str, weight: float):
+    """What is added to a shape in a band; nothing in the one the shape itself belongs to."""
+    value = known.get((name, ""), known.get((name, band)))
+    return 0.0 if value is None else weight * value
+
+
+def _profile(known: dict, component, shift=None) -> Sersic | None:
+    """The profile at the reference, or with what `shift` adds to its shape in a band."""
     if component.profile != "sersic":
         return None
     held, suffix = dict(component.fixed), component.suffix
     rhalf = known["rhalf" + suffix, ""]
     n = known.get(("sersic" + suffix, ""), np.full(rhalf.shape, held.get("sersic", np.nan)))
     e1, e2 = (known.get((key + suffix, ""), np.zeros(rhalf.shape)) for key in ("e1", "e2"))
+    if shift:
+        add = {key: shift.get(f"d{key}{suffix}", 0.0) for key in ("rhalf", "sersic", "e1", "e2")}
+        rhalf = rhalf * np.exp(add["rhalf"])
+        # kept to what the fit keeps them to (`jaxpho.core.scene`)
+        n = np.clip(n + add["sersic"], N_MIN, N_MAX)
+        e1, e2 = e1 + add["e1"], e2 + add["e2"]
+        e = np.hypot(e1, e2)
+        smaller = np.where(e > LARGEST_E, LARGEST_E / np.maximum(e, LARGEST_E), 1.0)
+        e1, e2 = e1 * smaller, e2 * smaller
     return Sersic(rhalf, n, ellipse_from_e(e1, e2)[0])
 
 
@@ -155,7 +217,9 @@ def _dot(fluxes, fractions):
     return sum(f * w for f, w in zip(fluxes, fractions, strict=True))
 
 
-def derived_estimates(view: SourceView, apertures=(), draws=None) -> dict[str, Estimate]:
+def derived_estimates(
+    view: SourceView, apertures=(), draws=None, wavelengths=None
+) -> dict[str, Estimate]:
     """Derived quantities with errors: of draws where there are any, else by linear propagation.
 
     Parameters
@@ -163,6 +227,7 @@ def derived_estimates(view: SourceView, apertures=(), draws=None) -> dict[str, E
     view : SourceView
     apertures : radii, arcsec.
     draws : name -> draws [n] of `derived_at`, or None.
+    wavelengths : as of `derived_at`.
 
     Returns
     -------
@@ -171,7 +236,7 @@ def derived_estimates(view: SourceView, apertures=(), draws=None) -> dict[str, E
         magnitudes are NaN and quantiles count it as infinitely faint.
     """
     theta = np.asarray(view.result.theta, float)
-    value = derived_at(view, theta, apertures)
+    value = derived_at(view, theta, apertures, wavelengths)
     if draws is not None:
         return {k: _of_draws(float(v), np.ravel(draws[k])) for k, v in value.items()}
     own = [i for i, (owner, _, _) in enumerate(view.result.labels) if owner == view.s]
@@ -183,7 +248,7 @@ def derived_estimates(view: SourceView, apertures=(), draws=None) -> dict[str, E
     for k, (column, step) in enumerate(zip(own, steps, strict=True)):
         shifted[2 * k, column] += step
         shifted[2 * k + 1, column] -= step
-    moved = derived_at(view, shifted, apertures)
+    moved = derived_at(view, shifted, apertures, wavelengths)
     out = {}
     for name, at in value.items():
         with np.errstate(invalid="ignore"):

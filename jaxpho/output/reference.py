@@ -17,13 +17,14 @@ _TEXT = """\
 `catalog.fits` has one row per source of the input list, in its order, in the extension `CATALOG`.
 Each column's unit is in `TUNITn`, its meaning in `TCOMMn`; the header has the bands in order
 (`BANDS`), the unit of fluxes (`FLUXUNIT`), the Sersic mixture (`SERSIC`), the seed (`SEED`) and the
-name of each flag's bit (`FLAG0`, `FLAG1` ...).
+name of each flag's bit (`FLAG0`, `FLAG1` ...), and the sampler (`SAMPLER`).
 
 ## Values and errors
 
 - The value of a column is that of the maximum a posteriori fit: the same with and without samples.
 - `_err` is the standard deviation of the posterior draws where there are any (`errors_from` is
   `samples`), else that of the Laplace approximation, from the curvature at the maximum (`laplace`).
+  `laplace draws` and `svi draws` are draws of an approximation, with bounds but no more exact.
   It is not a distance from the value to a quantile: where a posterior is skewed, `_mean`, `_p16`,
   `_p50` and `_p84` (with samples only) say more, and the value need not lie in the middle.
 - `ra_err` and `dec_err` are in mas, and `ra_err` is that of the angle on the sky, RA times

@@ -18,7 +18,8 @@ _ARRAYS = (
     "at_bound", "flags", "chi2", "npix", "source_chi2", "source_npix", "source_nexp",
     "source_band_npix",
 )  # fmt: skip
-_OPTIONAL = ("start", "bounds", "mass_matrix_initial", "mass_matrix_final")
+_OPTIONAL = ("start", "bounds", "mass_matrix_initial", "mass_matrix_final", "source_p_value",
+             "source_residual_peak")  # fmt: skip
 _LISTS = ("types", "bands", "exposures", "exposure_bands", "messages")
 
 
@@ -52,6 +53,7 @@ def write_samples(path, result: PatchResult, warmup: bool = True) -> None:
         _write_json(f, "source_ids", [_plain(item) for item in result.source_ids])
         _write_json(f, "labels", [_plain(label) for label in result.labels])
         _write_json(f, "fixed", [[_plain(k), float(v)] for k, v in result.fixed.items()])
+        _write_json(f, "choices", result.choices)
         _write_json(f, "seconds", {k: float(v) for k, v in result.seconds.items()})
         f["theta"] = np.asarray(result.theta, float)
         f["covariance"] = np.asarray(result.covariance, float)
@@ -108,6 +110,7 @@ def read_samples(path) -> PatchResult:
             warmup_statistics=_read_statistics(f["warmup"]) if "warmup" in f else {},
             diagnostics=diagnostics,
             seconds=_read_json(f, "seconds"),
+            choices=_read_json(f, "choices") if "choices" in f else [],
             **{name: f[name][()] for name in _ARRAYS},
             **{name: f[name][()] for name in _OPTIONAL if name in f},
             **{name: _read_json(f, name) for name in _LISTS},

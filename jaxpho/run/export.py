@@ -302,6 +302,7 @@ def _tables(job: Job) -> None:
         job.args.thin,
         bool({"catalogue", "regions", "cutouts"} & set(job.wanted)),
         chains,
+        _wavelengths(job),
     )
     final.collect(job.run, tables, job.bar("patches", len(job.run.samples)))
     job.tables = tables.tables()
@@ -317,6 +318,19 @@ def _tables(job: Job) -> None:
             write_table(job.folder / (name + end), table)
             job.written[name + end] = TITLES[name]
         log.info("%s: %d sources, %d columns", name, len(table), len(table.colnames))
+
+
+def _wavelengths(job: Job) -> dict[str, float]:
+    """`fit.wavelengths` of the run: band -> micron; empty where it cannot be read."""
+    from jaxpho.config import read_yaml
+
+    path = job.run.folder / "config.yml"
+    values = job.run.attempt(path, read_yaml) if path.is_file() else None
+    fit = (values or {}).get("fit")
+    found = fit.get("wavelengths") if isinstance(fit, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return {str(k): float(v) for k, v in found.items() if isinstance(v, int | float)}
 
 
 def _choose(job: Job) -> None:

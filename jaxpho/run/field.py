@@ -21,6 +21,7 @@ from jaxpho.data.regions import Region, cut_field
 from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError
 from jaxpho.fit import flags
+from jaxpho.fit.links import check_bands
 from jaxpho.fit.prior_options import check_fluxes, keys_of
 
 log = logging.getLogger("jaxpho.field")
@@ -99,6 +100,7 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
     for key in sorted(set(config.fit.priors) - keys_of(types)):
         log.warning("fit.priors.%s: no source has this parameter (types: %s)",
                     key, ", ".join(sorted(types)))  # fmt: skip
+    check_bands(config.fit, config.bands)
     check_fluxes(config.fit.priors, config.bands, images.unit)
     _refuse_foreign_catalogue(images.exposures, peaks, config.patches)
     if prepare is not None:

@@ -12,7 +12,8 @@ CATALOG = "catalog.fits"
 CHECKPOINTS = "checkpoints"
 """Folder of the chains that a run is drawing; gone when it has ended."""
 NOISE = "noise.ecsv"
-_PRODUCTS = ("config.yml", "noise.ecsv", "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
+_PRODUCTS = ("config.yml", "noise.ecsv", "status.json",
+             "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
              "patches/patch*.png", "patches/.patch*.part*", "images/.*.part*",
              "patches/patch*_posterior.nc", "forcepho/patches/patch*_samples.h5",
              "forcepho/patches/patch*_residuals.h5", "forcepho/config.json",

@@ -20,7 +20,9 @@ from jaxpho.data.regions import Region
 from jaxpho.errors import InputError
 from jaxpho.files import replacing
 from jaxpho.fit import flags
+from jaxpho.fit.draws import method_text
 from jaxpho.fit.driver import fit_patch
+from jaxpho.fit.links import is_difference
 from jaxpho.fit.options import SampleOptions
 from jaxpho.fit.result import PatchResult
 from jaxpho.inference_data import check_arviz
@@ -34,7 +36,9 @@ from jaxpho.run import stop
 from jaxpho.run.field import Field, load_field, n_radii
 from jaxpho.run.folder import CATALOG, CHECKPOINTS, NOISE, clear, forget, protect
 from jaxpho.run.products import held_sources, make_archive, write_products
+from jaxpho.run.progress import Progress, told_by
 from jaxpho.run.version import version
+from jaxpho.superscene.lock import RunLock
 
 log = logging.getLogger("jaxpho.run")
 
@@ -73,7 +77,7 @@ class RunState:
                 peak = replace(peak, flags=peak.flags | UNFINISHED)
             rows.append(self.rows.get(i) or row_of_peak(peak, bands))
         meta = {"CREATOR": f"jaxpho {version()}", "SERSIC": self.field.mixture}
-        meta["SEED"] = self.config.seed
+        meta |= {"SEED": self.config.seed, "SAMPLER": method_text(self.config.sample.method)}
         table = make_table(rows, bands, self.field.images.unit, meta)
         self.saved, self.unsaved = time.monotonic(), False
         try:
@@ -116,22 +120,30 @@ def run(config: Config, quiet: bool = False, fresh: bool = False) -> int:
         protect(folder, files + [path for path in [config.peaks.file] if path])
         cache = config.psf_cache or folder / "psf_mixtures.h5"
         with tqdm(desc="PSF mixtures", unit="psf", disable=quiet, leave=False) as bar:
-            quality.update(prepare_psfs(exposures, peaks, cache, _progress_of(bar)))
+            quality.update(prepare_psfs(exposures, peaks, cache, told_by(bar)))
 
     found = load_field(config, prepare)
-    folder.mkdir(parents=True, exist_ok=True)
-    clear(folder)
-    if fresh:
-        forget(folder)
-    with replacing(folder / "config.yml") as temporary:
-        temporary.write_text(dump_config(config), encoding="utf-8")
-    write_noise(folder / NOISE, found.exposures)
     flag_poor_psfs(found, quality)
     state = RunState(config, found)
+    # another process that writes the same files would ruin both runs
+    with RunLock(folder):
+        clear(folder)
+        if fresh:
+            forget(folder)
+        with replacing(folder / "config.yml") as temporary:
+            temporary.write_text(dump_config(config), encoding="utf-8")
+        write_noise(folder / NOISE, found.exposures)
+        return _fit_all(state, quiet, clock)
+
+
+def _fit_all(state: RunState, quiet: bool, clock: float) -> int:
+    """Patch after patch; the exit code of the run."""
+    config, found = state.config, state.field
     state.archive = make_archive(config, found)
     if config.products.images:
         state.images = ImageAssembler(found.exposures)
     schedule = make_schedule(found.regions, config.patches.sweeps)
+    progress = Progress(state, len(schedule))
     try:
         with (
             tqdm(schedule, desc="patches", unit="patch", disable=quiet) as bar,
@@ -141,6 +153,7 @@ def run(config: Config, quiet: bool = False, fresh: bool = False) -> int:
                 stop.check()
                 bar.set_postfix_str(f"patch {region.patch_id}, {_count(region)}")
                 run_patch(state, region, last)
+                progress.update()
                 if time.monotonic() - state.saved > SAVE_EVERY:
                     state.save_catalog()
     except KeyboardInterrupt:
@@ -150,7 +163,8 @@ def run(config: Config, quiet: bool = False, fresh: bool = False) -> int:
         if state.rows:
             state.save_catalog()
         write_images(state)
-    forget(folder)
+        progress.end()
+    forget(state.folder)
     return _summary(state, time.monotonic() - clock)
 
 
@@ -158,20 +172,12 @@ def _stopped(state: RunState) -> str:
     """What an interrupted run leaves behind, and how to go on."""
     done = len(state.rows)
     if not done:
-        return "no source was finished, the same command goes on (PSFs and chains are kept)"
+        return "no source was finished, the same command starts again (PSFs and chains are kept)"
     return (
         f"{done} of {len(state.field.peaks)} sources are in {state.folder / CATALOG}, the others "
         "are flagged unfinished; to go on, give --resume; to start again, --overwrite (fitted "
         "PSFs are used again) or another --output"
     )
-
-
-def _progress_of(bar):
-    def progress(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return progress
 
 
 def make_schedule(regions: list[Region], sweeps: int) -> list[tuple[Region, bool]]:
@@ -308,7 +314,7 @@ def fit_region(state: RunState, region: Region, sampled: bool = True) -> PatchRe
     if sampled and config.sample.method != "none":
         path = state.folder / CHECKPOINTS / f"patch{region.patch_id}"
         fit["checkpoint"] = FolderCheckpoint(path, config.sample.save_every)
-    if not sampled:
+    else:
         fit["sample"] = replace(config.sample, method="none")
     result = _fit(
         pack(found.mixture), peaks, config, mixture=found.mixture, stop_if_coarse=auto, **fit
@@ -360,9 +366,12 @@ def fitted_peak(peak: Peak, result: PatchResult, s: int) -> Peak:
     for name in view.names:
         if name in view.flux_names():
             flux.update({(name, band): view.value(name, band) for band in result.bands})
+        elif is_difference(name):
+            for _, band in view.labels(name):
+                values[f"{name}:{band}" if band else name] = view.value(name, band)
         elif name not in ("ra", "dec"):
             values[name] = view.value(name)
-    return replace(peak, ra=float(ra), dec=float(dec), values=values, flux=flux)
+    return replace(peak, type=view.type, ra=float(ra), dec=float(dec), values=values, flux=flux)
 
 
 def write_images(state: RunState) -> None:

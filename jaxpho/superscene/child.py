@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from jaxpho.errors import InputError
+from jaxpho.superscene.records import pass_on
 from jaxpho.superscene.worker import Report, Work, command, encode
 
 START_LIMIT = 600.0
@@ -34,20 +35,25 @@ class Child:
         lifeline, self.lifeline = os.pipe()
         handles = [theirs.fileno(), lifeline]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self.process = subprocess.Popen(
-            command() + [str(h) for h in handles],
-            pass_fds=handles,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            process_group=0,  # a terminal's Ctrl-C is the master's to answer
-        )
-        theirs.close()
-        os.close(lifeline)
+        try:
+            self.process = subprocess.Popen(
+                command() + [str(h) for h in handles],
+                pass_fds=handles,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=2,
+                process_group=0,  # a terminal's Ctrl-C is the master's to answer
+            )
+        except OSError as error:
+            raise RuntimeError(f"a worker cannot be started ({error})") from error
+        finally:
+            theirs.close()
+            os.close(lifeline)
         self.connection = Connection(ours.detach())
         self.ready, self.name = False, ""
         self.begun = time.monotonic()
-        self.connection.send_bytes(encode(asdict(work)))
+        with suppress(OSError):  # it has died already
+            self.connection.send_bytes(encode(asdict(work)))
 
     def send(self, name: str, message: dict) -> None:
         """Give it a patch to work on."""
@@ -105,7 +111,7 @@ class ChildEngine:
         self.slots = 2 * workers
         self.children: list[Child] = []
         self.queue: deque[tuple[str, dict]] = deque()
-        self.failed_starts = 0
+        self.failed_starts, self.told = 0, False
 
     def submit(self, name: str, message: dict) -> None:
         """Hand over a patch; it begins at once where a process is idle."""
@@ -170,6 +176,9 @@ class ChildEngine:
         except (EOFError, OSError, ValueError):
             return self._dead(child)
         if not child.ready:
+            if not self.told:  # the others have the same to say
+                pass_on(values["records"])
+                self.told = True
             if "error" in values:
                 text = values["error"]
                 self.cancel()

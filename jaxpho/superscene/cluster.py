@@ -26,6 +26,8 @@ log = logging.getLogger("jaxpho.cluster")
 LOOPBACK = "127.0.0.1"
 CONNECT, ASK_EVERY = 30.0, 5.0
 """Seconds within which a scheduler must answer, and between questions for its workers."""
+KEPT_MESSAGES = 10
+"""Messages of a connection that Dask keeps; by default a thousand."""
 BUNDLE, BUNDLE_SECONDS = 32, 0.1
 """Patches that travel together at most, and seconds of work that they may be."""
 
@@ -117,6 +119,13 @@ class DaskEngine:
         )  # fmt: skip
 
     def _connect(self) -> None:
+        import dask.config
+
+        # what was sent is kept for debugging, whole: a patch is some kilobytes, and there are many
+        with dask.config.set({"distributed.admin.low-level-log-length": KEPT_MESSAGES}):
+            self._connect_kept()
+
+    def _connect_kept(self) -> None:
         if self.wanted is not None:
             self.cluster = self.distributed.LocalCluster(
                 n_workers=self.wanted, threads_per_worker=1, processes=True, host=LOOPBACK,
@@ -197,12 +206,12 @@ class DaskEngine:
             kind, text = "lost", f"the scheduler has {future.status} it"
         else:
             error = future.exception()
-            if isinstance(error, InputError):
+            if not isinstance(error, self.distributed.KilledWorker):
+                # a worker that cannot start, which is no fault of these patches
                 self.cancel()
-                raise error
-            # the process that works on a patch is another one: which patch it was is not known
-            kind = "died" if len(names) == 1 else "lost"
-            text = f"{type(error).__name__}: {error}"
+                raise error if isinstance(error, InputError) else RuntimeError(str(error))
+            # of several, which one it was is not known
+            kind, text = "died" if len(names) == 1 else "lost", "its workers died"
         return [Report(name, kind, message=text) for name in names]
 
     def withdraw(self) -> list[str]:
@@ -278,6 +287,8 @@ def remote(what: str, messages: str) -> str:
                 engine.submit(name, message)
             while len(reports) < len(wanted) and (engine.children or engine.queue):
                 reports += engine.collect(1.0)
+        except InputError:
+            raise
         except (OSError, ValueError):  # by `stop`, from another thread
             pass
         told = {report.name for report in reports}

@@ -24,6 +24,7 @@ from jaxpho.superscene.state import CatalogState
 
 LEDGER = "ledger.db"
 FORMAT = "jaxpho-ledger-1"
+RADIUS_RTOL = 1e-3
 OPEN, DONE, CUT, FAILED = "open", "done", "cut", "failed"
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -89,12 +90,21 @@ class Ledger:
         self.path, self.state = Path(folder) / LEDGER, state
         local = is_local(folder) if local is None else local
         with self._told():
-            self.db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+            self.db = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            self._open(local, seed)
+        except BaseException:
+            self.db.close()
+            raise
+
+    def _open(self, local: bool, seed: int) -> None:
+        with self._told():
             # shared memory of WAL is only for processes of one machine
             self.db.execute(f"PRAGMA journal_mode = {'WAL' if local else 'DELETE'}")
             self.db.execute(f"PRAGMA synchronous = {'NORMAL' if local else 'FULL'}")
         self.resumed = bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
-        expected = {"format": FORMAT, "digest": state.digest, "seed": str(seed)}
+        expected = {"format": FORMAT, "digest": self.state.digest, "seed": str(seed),
+                    "radius": repr(float(self.state.radius.mean()))}  # fmt: skip
         if self.resumed:
             self._compare(expected)
             self._load()
@@ -151,10 +161,15 @@ class Ledger:
 
     def _compare(self, expected: dict) -> None:
         found = dict(self._rows("SELECT key, value FROM meta"))
-        words = {"format": "version", "digest": "catalogue, image coverage or options of patches",
-                 "seed": "seed"}  # fmt: skip
+        words = {"format": "version", "digest": "catalogue or options of patches", "seed": "seed",
+                 "radius": "mean radius of influence"}  # fmt: skip
         for key, value in expected.items():
-            if found.get(key) != value:
+            known = found.get(key)
+            same = known == value
+            if key == "radius" and known is not None:
+                # measured on another machine it may differ in the last digits
+                same = bool(np.isclose(float(known), float(value), rtol=RADIUS_RTOL, atol=0))
+            if not same:
                 what = f" ({found.get(key)}, expected {value})" if key != "digest" else ""
                 raise InputError(
                     f"{self.path} was begun with another {words[key]}{what}: it cannot be resumed; "

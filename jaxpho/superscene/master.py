@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from jaxpho.errors import InputError
 from jaxpho.superscene import faults
 from jaxpho.superscene.interrupt import NO, NOW
 from jaxpho.superscene.ledger import CUT, DONE, FAILED, Ledger, OpenPatch, Outcome
@@ -102,6 +103,11 @@ class Master:
         Returns
         -------
         "finished"; or "stopped", and `halt` says why: the ledger can be resumed then.
+
+        Raises
+        ------
+        InputError, RuntimeError
+            When workers cannot start; the ledger can be resumed then, too.
         """
         end = STOPPED
         try:
@@ -116,6 +122,9 @@ class Master:
         except OSError as error:
             # a ledger that cannot be written: nothing is lost that it holds
             self.halt = faults.KINDS["disk"] + f" ({error})"
+        except (InputError, RuntimeError) as error:
+            self.halt = str(error)
+            raise
         finally:
             self.engine.cancel()
             if self.halt:
@@ -152,7 +161,9 @@ class Master:
             return
         if not self.halt:
             self._submit()
-        reports = self.engine.collect(0.5 if self.running or self.later else 0.0)
+        if not self.running and self.later:
+            time.sleep(min(PAUSE, 0.1))  # an engine without work does not wait
+        reports = self.engine.collect(0.5 if self.running else 0.0)
         if reports:
             # what has ended together is noted together
             with self.ledger.transaction():
@@ -198,27 +209,28 @@ class Master:
         pass_on(report.records)
         kind, message = report.kind, report.message
         if not kind:
+            answer = report.answer
             try:
-                self._check_in(one, report)
+                self.state.check_in(
+                    one.patch, answer["latest"], answer.get("covariance"), answer.get("flags"),
+                    answer.get("iterations"),
+                )  # fmt: skip
             except (ValueError, KeyError, TypeError) as error:
                 kind, message = "nonfinite", first_line(error)
         if kind:
             self._failed(one, kind, message, report.seconds)
-        elif self.on_done is not None:
+            return
+        self._done(one, report)
+        if self.on_done is not None:
             self.on_done(one.patch, report.answer)
 
-    def _check_in(self, one: OpenPatch, report: Report) -> None:
-        answer, patch = report.answer, one.patch
-        summary = answer.get("summary", {})
-        self.state.check_in(
-            patch, answer["latest"], answer.get("covariance"), answer.get("flags"),
-            answer.get("iterations"),
-        )  # fmt: skip
+    def _done(self, one: OpenPatch, report: Report) -> None:
+        summary = report.answer.get("summary", {})
         outcome = Outcome(
             len(one.failures) + 1, self._seed(one), report.seconds, summary.get("gradients"),
             summary.get("chi2"), summary.get("message", ""),
         )  # fmt: skip
-        self._end(patch, DONE, outcome)
+        self._end(one.patch, DONE, outcome)
 
     def _end(self, patch: Patch, state: str, outcome: Outcome) -> None:
         self.ledger.end(patch, state, outcome)

@@ -30,10 +30,10 @@ class SceneOptions:
     patch_radius: float = option(
         15.0, "largest distance of a patch's active sources from its first", unit="arcsec", gt=0
     )
-    big_links: int = option(
-        50,
+    big_links: int | None = option(
+        None,
         "a source that overlaps more others than this is big: fixed in the patches of the others, "
-        "and fitted in patches of its own",
+        "and fitted in patches of its own (default: twice max_active)",
         ge=1,
     )
 
@@ -95,7 +95,8 @@ class Locks:
 
 def big_sources(graph: OverlapGraph, options: SceneOptions) -> np.ndarray:
     """[n] bool: sources that overlap so many others that they cannot be in patches with them."""
-    return graph.links > options.big_links
+    limit = 2 * options.max_active if options.big_links is None else options.big_links
+    return graph.links > limit
 
 
 def plan_round(

@@ -102,7 +102,7 @@ def table(snapshot: Snapshot) -> str:
     s = snapshot
     sources = sum(s.sources.values())
     lines = [
-        f"{s.state}: {100 * s.share:.1f} % of the iterations, round {s.round}, "
+        f"{s.state}: {100 * s.share:.1f} % of the work, round {s.round}, "
         f"{s.workers} worker{'s' * (s.workers != 1)}",
         _row("", ["done", "running", "waiting", "failed"]),
         _row("patches", [s.patches.get(k, 0) for k in ("done", "running", "waiting", "failed")]),

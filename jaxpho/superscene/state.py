@@ -152,12 +152,13 @@ class CatalogState:
 
     @property
     def digest(self) -> str:
-        """Fingerprint of catalogue and options: a run goes on only with the same ones."""
-        text = repr((self.bands, self.options, [(p.id, p.type) for p in self.peaks]))
-        out = hashlib.sha256(text.encode())
-        for array in (self.graph.points, self.radius, self.brightness, self.big, self.bounds):
-            out.update(np.ascontiguousarray(array).tobytes())
-        return out.hexdigest()
+        """Fingerprint of catalogue and options: a run goes on only with the same ones.
+
+        Of what is given, not of what is measured: that may differ in the last digit elsewhere.
+        """
+        sources = [(p.id, p.type, float(p.ra), float(p.dec)) for p in self.peaks]
+        text = repr((self.bands, self.options, sources))
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def new_state(

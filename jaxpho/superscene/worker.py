@@ -122,14 +122,17 @@ def serve(handle: int, lifeline: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
     connection = Connection(handle)
     work = Work(**json.loads(connection.recv_bytes()))
-    try:
-        module = import_module(work.module)
-        prepared = module.prepare(work.context)
-    except Exception as error:
-        log.debug("no start", exc_info=True)
-        connection.send_bytes(encode({"error": str(error), "type": type(error).__name__}))
+    answer: dict = {}
+    with kept() as records:
+        try:
+            module = import_module(work.module)
+            prepared = module.prepare(work.context)
+        except Exception as error:
+            log.debug("no start", exc_info=True)
+            answer = {"error": str(error), "type": type(error).__name__}
+    connection.send_bytes(encode(answer | {"records": records}))
+    if answer:
         return
-    connection.send_bytes(encode({}))
     while True:
         try:
             name, message = json.loads(connection.recv_bytes())

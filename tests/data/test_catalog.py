@@ -151,6 +151,16 @@ def test_types_defaults_ids_and_positions(tmp_path):
     assert [(p.id, p.ra, p.dec) for p in peaks] == [(1, 1.0, 2.0), (2, 359.0, 3.0)]
 
 
+def test_types_that_the_fit_chooses(tmp_path):
+    """By the column, by id or for all that have none; what the file knows is where it starts."""
+    t = table(type=["auto", "exp"], rhalf=[0.3, 0.4], sersic=[3.0, 2.0])
+    a, b = read(tmp_path, t)
+    assert (a.type, a.auto, b.type, b.auto) == ("sersic", True, "exp", False)
+    assert a.values == {"rhalf": 0.3, "sersic": 3.0}
+    assert [p.auto for p in read(tmp_path, types={"8": "auto"})] == [False, True]
+    assert all(p.auto and p.type == "sersic" for p in read(tmp_path, type="auto"))
+
+
 @pytest.mark.parametrize(
     ("columns", "options", "words"),
     [
@@ -160,6 +170,7 @@ def test_types_defaults_ids_and_positions(tmp_path):
         ({"id": [3, 3]}, {}, "id 3 occurs twice"),
         ({"type": ["galaxy", "point"]}, {}, "row 0: unknown source type 'galaxy'"),
         ({}, {"type": "galaxy"}, "unknown source type"),
+        ({"rhalf": [0.3, 0.4]}, {"type": "auto", "fixed": ["rhalf"]}, "so no shape can be held"),
         ({}, {"columns": {"ra": "nope"}}, "no column 'nope'"),
         ({}, {"columns": {"colour": "ra"}}, "unknown name 'colour'"),
         ({}, {"columns": {"flux": "f"}}, "{band}"),

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import expm
 
-from jaxpho.data.locations import location_weights
+from jaxpho.data.locations import location_weights, mean_mixture
 from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel
 from jaxpho.data.psfstore import (
     check_psf_store,
@@ -107,11 +108,40 @@ def test_weights_are_convex_and_linear_inside(x, y):
     assert np.allclose(weights @ points, inside, rtol=0, atol=1e-5)
 
 
+def size(p):
+    """Fourth root of the determinants."""
+    cxx, cyy, cxy = (p[name].astype(float) for name in ("Cxx", "Cyy", "Cxy"))
+    return (cxx * cyy - cxy**2) ** 0.25
+
+
+def test_mean_of_sheared_and_scaled_mixtures():
+    """Width and shear change linearly: the mean is what lies between."""
+    spin = np.array([[0.6, 0.8], [0.8, -0.6]])
+
+    def mixture(t):
+        matrix = (1 + 0.2 * t) * expm(0.15 * t * spin)
+        out = mixtures(1)[0]
+        for k, shape in enumerate((np.diag([1.0, 1.0]), np.diag([4.0, 4.0]))):
+            c = matrix @ shape @ matrix
+            out["Cxx"][k], out["Cyy"][k], out["Cxy"][k] = c[0, 0], c[1, 1], c[0, 1]
+        return out[:2]
+
+    found = mean_mixture(np.stack([mixture(t) for t in (0.0, 1.0, 3.0)]), [0.5, 0.25, 0.25])
+    for name in ("Cxx", "Cyy", "Cxy"):
+        assert np.allclose(found[name], mixture(1.0)[name], rtol=FLOAT32_RTOL, atol=1e-6), name
+    padded = np.stack([mixture(0.0), mixture(1.0)])
+    for name in ("amp", "Cxx", "Cyy", "Cxy"):
+        padded[name][:, 1] = 0.0
+    assert np.all(np.isfinite(mean_mixture(padded, [0.5, 0.5])["Cxx"]))
+
+
 def test_interpolation_modes():
     model = PSFModel(mixtures(4), SQUARE)
     middle = model.at(0, 1000)
-    expected = 0.75 * model.parameters["Cxx"][0] + 0.25 * model.parameters["Cxx"][2]
-    assert np.allclose(middle["Cxx"], expected, rtol=FLOAT32_RTOL)
+    assert np.allclose(
+        size(middle), 0.75 * size(model.parameters[0]) + 0.25 * size(model.parameters[2]),
+        rtol=FLOAT32_RTOL,
+    )  # fmt: skip
     assert np.array_equal(model.at(100, 3900, method="nearest"), model.parameters[2])
     assert np.array_equal(model.at(4000, 0), model.parameters[1])
     pair = PSFModel(mixtures(2), SQUARE[:2])

@@ -62,6 +62,13 @@ def pixels_of(case, e):
     return x[good], y[good], t.data[good], t.ierr[good], good
 
 
+def texture(case, e):
+    """Errors over the root of the mean of their squares in the 5 x 5 pixels about each."""
+    x, y, _, ierr, _ = pixels_of(case, e)
+    near = (np.abs(x[:, None] - x) <= 2) & (np.abs(y[:, None] - y) <= 2)
+    return 1 / (ierr * np.sqrt((near / ierr**2).sum(1) / near.sum(1)))
+
+
 def dense_whitening(case, e, rho, reach=fitnoise.REACH):
     """W of the unmasked pixels of an exposure, pixel by pixel."""
     x, y = pixels_of(case, e)[:2]
@@ -78,7 +85,7 @@ def dense_whitening(case, e, rho, reach=fitnoise.REACH):
         b = np.linalg.solve(full[np.ix_(j, j)], full[j, i])
         s = np.sqrt(full[i, i] - b @ full[j, i])
         out[i, i], out[i, j] = 1 / s, -b / s
-    return out
+    return out * texture(case, e)
 
 
 def chi(case, z, e):
@@ -146,9 +153,10 @@ def test_whitening_is_near_the_exact_covariance():
     root = cholesky(exact, lower=True)
     z = points(case, 1)[0]
     jacobian = derivative(lambda z: chi(case, z, 0), z, np.full(len(z), STEP)).T
+    jacobian = jacobian * texture(case, 0)[:, None]
     used = np.abs(jacobian).sum(0) > 0
     jacobian = jacobian[:, used]
-    w = dense_whitening(case, 0, RHO)
+    w = dense_whitening(case, 0, RHO) / texture(case, 0)
     quoted = np.linalg.inv((w @ jacobian).T @ (w @ jacobian))
     best = np.linalg.inv((lambda a: a.T @ a)(np.linalg.solve(root, jacobian)))
     ratio = np.sqrt(np.diag(quoted) / np.diag(best))
@@ -168,7 +176,8 @@ def test_sandwich_matrices_and_covariance():
         r = np.eye(len(x))
         if rho is not None:
             r = correlation_at(rho, y[:, None] - y, x[:, None] - x)
-        f, b = f + j @ j.T, b + j @ r @ j.T
+        k = j if rho is None else j / texture(case, e)
+        f, b = f + j @ j.T, b + k @ r @ k.T
     curvature = evaluate(jnp.asarray(z), case.problem, case.problem.patch.data).curvature
     curvature = np.asarray(curvature)
     unit = np.sqrt(np.diag(curvature))

@@ -410,4 +410,5 @@ def test_no_sources_at_all():
     """A patch of held neighbours only still has one (padding) parameter."""
     table, n = build(start_of("sersic", ("all",)))
     assert n == 1 and table.labels == [] and table.linear.shape == (0,)
+    assert table.normal.shape == (0,)
     assert np.isfinite(jax.tree.leaves(table.transform(n))[3]).all()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from fit_case import draw, make_case, remake, z_of
+from scipy.stats import norm
 from synthetic_patch import derivative, oracle_model
 
 from jaxpho.data.exposure import Nuisance
@@ -76,9 +77,10 @@ def physical_of(case, z):
     """theta by the definitions, in numpy."""
     tr = jax.tree.map(lambda a: np.asarray(a, float), case.problem.transform)
     partner = np.asarray(case.problem.transform.partner)
-    sigmoid = tr.low + (tr.high - tr.low) / (1 + np.exp(-z))
-    disc = tr.high * z / np.sqrt(1 + z**2 + z[partner] ** 2)
-    t = np.where(tr.bounded, sigmoid, np.where(tr.disc, disc, tr.centre + tr.scale * z))
+    bounded = tr.low + (tr.high - tr.low) * norm.cdf(z)
+    radius2 = z**2 + z[partner] ** 2
+    disc = tr.high * z * np.sqrt((1 - np.exp(-radius2 / 2)) / np.maximum(radius2, 1e-12))
+    t = np.where(tr.bounded, bounded, np.where(tr.disc, disc, tr.centre + tr.scale * z))
     return np.where(tr.log, np.exp(t), t)
 
 
@@ -105,9 +107,9 @@ def log_prior(case, theta, z, volume=True):
             total -= 0.5 * ((t - mean) / p.prior.sigma) ** 2
         if volume and p.partner is not None:
             e2 = theta[i] ** 2 + theta[p.partner] ** 2
-            total += np.log(1 - e2 / high**2)  # half of the pair's
+            total += 0.5 * np.log(1 - e2 / high**2)  # half of the pair's
         elif volume and low is not None:
-            total += np.log((t - low) * (high - t) / (high - low) ** 2)
+            total -= 0.5 * norm.ppf((t - low) / (high - low)) ** 2
     return total
 
 

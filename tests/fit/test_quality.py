@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from jaxpho.fit import flags, quality
 from jaxpho.fit.optimize import Z_LIMIT
@@ -100,8 +101,9 @@ def test_at_bound_where_the_optimiser_stops():
         table.parameters[k].partner = other
         table.parameters[k].prior = PriorOptions("uniform", -e_max, e_max)
     for v in ((Z_LIMIT, 0.0), (-Z_LIMIT, Z_LIMIT), (1.0, -Z_LIMIT)):
-        e = e_max * np.array(v) / np.sqrt(1 + np.dot(v, v))
-        n = 0.5 + 7.5 / (1 + np.exp(-v[0])) if abs(v[0]) > 1 else 4.0
+        r = np.hypot(*v)
+        e = e_max * np.sqrt(1 - np.exp(-(r**2) / 2)) * np.array(v) / r
+        n = 0.5 + 7.5 * norm.cdf(v[0]) if abs(v[0]) > 1 else 4.0
         found = quality.at_bound(table, np.array([n, *e]))
         assert list(found) == [abs(v[0]) > 1, True, True]
 

@@ -52,6 +52,8 @@ def test_units_and_meanings_in_every_column(rng, tmp_path):
         "e2",
         "flags",
         "chi2",
+        "p_value",
+        "residual_peak",
         "npix",
         "nexp",
         "patch",
@@ -63,6 +65,10 @@ def test_units_and_meanings_in_every_column(rng, tmp_path):
         "fixed",
         "errors_from",
         "flag_names",
+        "divergences",
+        "ebfmi",
+        "prior_dominated",
+        "piled_up",
     )
     for name in back.colnames:
         if not name.startswith(dimensionless):

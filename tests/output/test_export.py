@@ -1,6 +1,7 @@
 """Exported catalogues, chains and regions, against astropy, numpy, scipy and regions themselves."""
 
 import json
+from dataclasses import replace
 
 import astropy.units as u
 import numpy as np
@@ -10,13 +11,15 @@ from astropy.io import fits
 from astropy.io.votable.ucd import check_ucd
 from astropy.table import Table
 from astropy.wcs.utils import skycoord_to_pixel
-from export_case import write_run
+from export_case import run_result, write_run
 from scipy.integrate import dblquad
 from synthetic_result import VALUES, make_wcs
 
 from jaxpho.cli import main
 from jaxpho.output import photometry
+from jaxpho.output.final import FinalTables
 from jaxpho.output.photometry import Sersic
+from jaxpho.output.runfiles import RunFiles
 
 MAG = 2.5 / np.log(10)
 
@@ -120,6 +123,71 @@ def test_chains_are_the_stored_draws(exported):
     at = column(result, 2, "rhalf_bulge")
     np.testing.assert_allclose(table["rhalf_bulge"][2], result.samples[..., at], rtol=1e-6)
     np.testing.assert_array_equal(table["nchain"], 4)
+
+
+def test_shapes_of_bands_choices_and_diagnostics(tmp_path):
+    result = run_result()
+    extra = [(0, "drhalf", ""), (0, "dsersic", "r")]
+    n, rng = len(result.theta), np.random.default_rng(8)
+    covariance = np.zeros((n + 2, n + 2))
+    covariance[:n, :n], covariance[n:, n:] = result.covariance, np.diag([0.04, 0.01])
+    more = np.array([-2.0, 1.0]) + rng.normal(size=(*result.samples.shape[:2], 2)) * [0.2, 0.1]
+    choice = {"type": "sersic", "chi2": {"point": 90.0, "sersic": 0.0, "exp": 8.0, "dev": 7.0},
+              "score": {"point": 80.0, "sersic": 0.0, "exp": 6.0, "dev": 5.0}}  # fmt: skip
+    result = replace(
+        result, labels=result.labels + extra, covariance=covariance, choices=[choice, None, None],
+        theta=np.append(result.theta, [-2.0, 1.0]),
+        samples=np.concatenate([result.samples, more], -1),
+        at_bound=np.zeros(n + 2, bool), source_residual_peak=np.array([1.0, -6.0, 2.0]),
+        diagnostics={"divergences": 3, "ebfmi": np.array([0.9, 0.7, 1.0, 0.8]), "method": "svi",
+                     "piled_up": np.arange(n + 2) == n},
+    )  # fmt: skip
+    made = FinalTables(RunFiles(tmp_path, {}, {}), wavelengths={"g": 0.5, "r": 0.7})
+    made.add(result)
+    tables = made.tables()
+    optimum, sampled = tables["catalog_optimum"], tables["catalog_samples"]
+    for table in tables.values():
+        for key in table.colnames:
+            assert check_ucd(table[key].meta["ucd"], check_controlled_vocabulary=True), key
+    # ln rhalf is linear in wavelength about .6 micron, n is another one in r
+    q, flux = optimum["q"][0], VALUES["flux"]
+    for band, step, index in (("g", -0.1, 2.0), ("r", 0.1, 3.0)):
+        rhalf = VALUES["rhalf"] * np.exp(-2.0 * step)
+        own = Sersic(*map(np.array, (rhalf, index, q)))
+        for table in (optimum, sampled):
+            assert table[f"flux_aper1_{band}"][0] == pytest.approx(flux * own.within_circle(0.5))
+            kron = own.within_ellipse(2.5 * own.kron_radius())
+            assert table[f"flux_kron_{band}"][0] == pytest.approx(flux * kron)
+            sb = 31.4 - 2.5 * np.log10(flux / (2 * np.pi * rhalf**2))
+            assert table[f"sb_{band}"][0] == pytest.approx(sb)
+        # d sb / d slope = 5 / ln 10 step
+        got = optimum[f"sb_{band}_err"][0] ** 2
+        rest = result.covariance[column(result, 0, "rhalf"), column(result, 0, "rhalf")]
+        f = column(result, 0, "flux", band)
+        cross = result.covariance[column(result, 0, "rhalf"), f]
+        by_hand = (2 * MAG) ** 2 * (rest / VALUES["rhalf"] ** 2 + 0.04 * step**2)
+        by_hand += MAG**2 * result.covariance[f, f] / flux**2
+        by_hand -= 4 * MAG**2 * cross / flux / VALUES["rhalf"]
+        assert got == pytest.approx(by_hand, rel=1e-3)
+    assert optimum["drhalf_err"][0] == pytest.approx(0.2)
+    assert sampled["dsersic_r_mean"][0] == pytest.approx(more[..., 1].mean())
+    assert 100 < sampled["drhalf_ess_bulk"][0] < 1000
+    np.testing.assert_allclose(tables["chains"]["drhalf"][0], more[..., 0], rtol=1e-6)
+    assert np.isnan(optimum["drhalf"][1]) and "drhalf_r" not in optimum.colnames
+    assert optimum["dchi2_point"][0] == 90 and sampled["type_margin"][0] == 5
+    assert list(optimum["residual_peak"]) == [1, -6, 2]
+    assert set(optimum["divergences"]) == {-1} and set(sampled["divergences"]) == {3}
+    assert sampled["ebfmi_min"][0] == 0.7 and sampled["piled_up"][0] == "drhalf"
+    assert set(sampled["errors_from"]) == {"svi draws"}
+    # without wavelengths, that are not the name's own either, nothing is guessed
+    odd = replace(result, bands=["A1", "A2"], labels=[
+        (s, name, {"g": "A1", "r": "A2"}.get(band, band)) for s, name, band in result.labels
+    ])  # fmt: skip
+    made = FinalTables(RunFiles(tmp_path, {}, {}), chains=False)
+    made.add(odd)
+    table = made.tables()["catalog_optimum"]
+    assert np.isnan(table["flux_kron_A1"][0]) and table["flux_kron_A1"][1] == pytest.approx(flux)
+    assert table["kron"][0] > 0 and table["mag_A1"][0] == optimum["mag_g"][0]
 
 
 @pytest.mark.parametrize("end", ["reg", "crtf"])

@@ -92,14 +92,15 @@ def test_cutouts_are_parts_of_the_images_at_their_place(exported):
         for hdu in hdus[1:]:
             if hdu.name != "DATA":
                 continue
-            given = fits.open(folder / f"{hdu.header['EXPOSURE']}.fits")["SCI"]
-            x0, y0 = WCS(given.header).world_to_pixel_values(*star())
+            path = folder / f"{hdu.header['EXPOSURE']}.fits"
+            image, header = fits.getdata(path, "SCI", header=True)
+            x0, y0 = WCS(header).world_to_pixel_values(*star())
             x, y = WCS(hdu.header).world_to_pixel_values(*star())
             # a whole number of pixels apart, and the same values
             assert abs((x0 - x) - round(x0 - x)) < 1e-4 and abs((y0 - y) - round(y0 - y)) < 1e-4
             dx, dy = round(x0 - x), round(y0 - y)
             ny, nx = hdu.data.shape
-            np.testing.assert_array_equal(hdu.data, given.data[dy : dy + ny, dx : dx + nx])
+            np.testing.assert_array_equal(hdu.data, image[dy : dy + ny, dx : dx + nx])
     assert sorted(p.name for p in (run / "export" / "cutouts").iterdir()) == [
         "101.fits", "2066.fits", "star-7.fits",
     ]  # fmt: skip
@@ -110,7 +111,8 @@ def test_arviz_files_hold_the_draws(exported):
     _, run, result = exported
     assert main(["export", str(run), "--what", "arviz", "-q"]) == 0
     data = arviz.from_netcdf(run / "export" / "arviz" / "patch3_posterior.nc")
-    drawn = np.asarray(data["posterior"]["rhalf"])[:, :, 0]
+    drawn = np.array(data["posterior"]["rhalf"])[:, :, 0]
+    data.close()
     np.testing.assert_allclose(drawn, result.samples[..., result.index(0, "rhalf")])
 
 

@@ -10,6 +10,7 @@ from astropy.io import fits
 from jaxpho.data.psfex import read_psfex
 from jaxpho.data.psfmodel import PSF_DTYPE
 from jaxpho.errors import InputError
+from psfmix.centroid import moment_rows, weight_widths
 from psfmix.fit import fit_mixture, from_array, render_parameters
 
 # An image that is a mixture is reproduced up to where the minimiser stops.
@@ -20,6 +21,8 @@ KOLMOGOROV = {3: 2e-3, 6: 3e-4}
 MOFFAT = {4: 2e-3, 6: 3e-4}
 JWST = {(4, False): 0.043, (4, True): 0.02, (8, True): 0.009}
 JWST_EE8 = 3e-3
+# Weighted centroids, native pixels.
+CENTROID = 0.01
 # The PSFEx models of the two surveys with four signed components, residual and encircled energy.
 PSFEX_RESIDUAL, PSFEX_EE = 0.02, 4e-3
 # float32 storage of forcepho's parameters and model.
@@ -100,6 +103,28 @@ def test_mixture_without_pixel_is_the_profile_itself():
     assert point.max() < exact.max()
 
 
+def test_rows_of_moments_are_shifts():
+    """An image less itself shifted by a little: under every weight that shift."""
+    step, shift = 0.25, (0.02, -0.03)
+    profile = galsim.Moffat(beta=3.5, fwhm=3.0).shear(g1=0.1)
+    image, moved = draw(profile), draw(profile.shift(*shift))
+    x, y = np.meshgrid(*[step * (np.arange(121) - 60.0)] * 2)
+    widths = weight_widths(3.0, 15.0)
+    assert list(widths) == [1.5, 3.0, 6.0]
+    rows = moment_rows(x.ravel(), y.ravel(), step**2, image.ravel(), widths)
+    found = rows @ (moved - image).ravel()
+    # the response is a mean of x and y: 7 % off for this ellipticity
+    assert np.allclose(found, np.array(shift)[:, None], rtol=0.1, atol=0)
+
+
+def test_centroid_of_a_lopsided_psf():
+    """Two Gaussians cannot follow the lobe, but put the light, and so galaxies, in its place."""
+    lobes = [galsim.Gaussian(sigma=s).shift(d, 0.3 * d) for s, d in ((1, 0), (1.3, 2), (1.8, 4))]
+    image = draw(0.7 * lobes[0] + 0.2 * lobes[1] + 0.1 * lobes[2])
+    fit = fit_mixture(image, oversample=4, ngauss=2)
+    assert fit.residual > CENTROID and fit.centroid_error < CENTROID
+
+
 def test_warm_start_keeps_components_in_order():
     first = fit_mixture(draw(galsim.Moffat(beta=3.5, fwhm=3.0), 81), oversample=4, ngauss=3)
     image = draw(galsim.Moffat(beta=3.5, fwhm=3.1).shear(g1=0.02), 81)
@@ -153,6 +178,7 @@ def test_jwst(f200w, ngauss, signed):
     assert fit.residual < JWST[ngauss, signed]
     if ngauss == 8:
         assert fit.ee_error < JWST_EE8
+    assert fit.centroid_error < CENTROID
     assert np.all(fit.parameters["amp"] > 0) or signed
     assert time.process_time() - begin < SECONDS_JWST
 

@@ -97,7 +97,7 @@ def test_a_difference_is_that_of_images():
     for case in ((2.0, None, 0.0), (1.0, 4.0, 0.7)):
         a, b = (brightness(smoothed(p, *case), *grid) for p in (other, FULL))
         expected = np.abs(a - b).max() / b.max()
-        assert difference(other, FULL, *case) == pytest.approx(expected, rel=0.02)
+        assert difference(other, FULL, *case) == pytest.approx(expected, rel=0.003)
 
 
 @pytest.fixture(scope="module")

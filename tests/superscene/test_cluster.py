@@ -17,6 +17,7 @@ from superscene_run import Here, decisions, run, same
 from jaxpho.errors import InputError
 from jaxpho.superscene import cluster
 from jaxpho.superscene.cluster import DaskEngine
+from jaxpho.superscene.snapshot import read_snapshot
 from jaxpho.superscene.worker import Work
 
 distributed = pytest.importorskip("distributed")
@@ -64,6 +65,15 @@ def test_a_local_cluster_with_every_trouble(tmp_path, reference):
         kinds = {kind for _, kind, _ in decisions(tmp_path / "three")}
         assert kinds == {"timeout", "raised"}
         assert 7 in np.flatnonzero(state.failed)
+        # a worker that cannot start is no fault of the patches
+        for context, error in (({"refuse": True}, InputError), ({"die": True}, RuntimeError)):
+            engine.what = json.dumps([{"module": "superscene_jobs", "context": context}, None,
+                                      None])  # fmt: skip
+            state = row_of_stars(STARS)
+            with pytest.raises(error):
+                run(tmp_path / error.__name__, state, _kept(engine))
+            assert not state.failed.any()
+            assert read_snapshot(tmp_path / error.__name__).state == "stopped"
         # at once
         engine.what = json.dumps([{"module": "superscene_jobs", "context": {"seconds": 1000}},
                                   None, None])  # fmt: skip

@@ -10,6 +10,7 @@ from test_run import StandInFit
 from test_stored_field import round_psf
 
 from jaxpho.config import load_config
+from jaxpho.errors import InputError
 from jaxpho.fit import flags
 from jaxpho.fit.options import FitOptions, SampleOptions
 from jaxpho.output.samples import read_samples
@@ -19,6 +20,7 @@ from jaxpho.superscene.fitting import Task
 from jaxpho.superscene.layout import parameter_names, peak_of
 from jaxpho.superscene.message import message_of
 from jaxpho.superscene.policy import SceneOptions
+from jaxpho.superscene.posterior import draws_of
 from jaxpho.superscene.state import new_state
 from jaxpho.superscene.worker import encode
 
@@ -96,6 +98,38 @@ def test_the_last_draw_is_the_answer_and_the_samples_are_on_disk(monkeypatch, tm
     # and the state takes it
     state.check_in(patch, answer["latest"], answer["covariance"], answer["flags"])
     assert message_of(state, patch, 5)["active"][0]["covariance"] is not None
+
+
+def test_the_posterior_is_all_draws_of_all_patches(monkeypatch, tmp_path, field):
+    """In degrees, because patches have references of their own."""
+    monkeypatch.setattr(fitting, "fit_patch", Sampled())
+    state = scene(field, target=30, per_patch=15)
+    names, k = [], 0
+    while patches := state.plan(k, k):
+        k += 1
+        for patch in patches:
+            message = message_of(state, patch, 5)
+            answer = fitting.work(task_of(field, tmp_path), message)
+            state.check_in(patch, answer["latest"])
+            if 1 in patch.active:
+                names.append(patch.name)
+                last = answer["latest"][0]
+    assert len(names) == 2
+    found = draws_of(tmp_path, names, field.peaks[1].id)
+    keys = parameter_names("point", BANDS)
+    assert set(found) == set(keys) and {v.shape for v in found.values()} == {(2, 30)}
+    # the last draw of all is the state's
+    np.testing.assert_allclose([found[key][0, -1] for key in keys], last, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(state.parameters[1, : len(keys)], last)
+    first = read_samples(tmp_path / f"patch{names[0]}_samples.h5")
+    offset = first.samples[..., first.index(0, "dec")] / 3600
+    np.testing.assert_allclose(found["dec", ""][:, :15], first.reference[1] + offset, rtol=1e-12)
+    with pytest.raises(InputError, match="no such samples file"):
+        draws_of(tmp_path, ["77"], "2")
+    with pytest.raises(InputError, match="expected draws of source 9, found none"):
+        draws_of(tmp_path, names, "9")
+    with pytest.raises(InputError, match="no patch that it was fitted in"):
+        draws_of(tmp_path, [], "2")
 
 
 def test_without_draws_the_optimum_is_the_answer(monkeypatch, field):

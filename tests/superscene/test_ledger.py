@@ -73,6 +73,12 @@ def test_another_run_is_not_resumed(tmp_path):
         open_ledger(tmp_path, row_of_stars(5))
     with pytest.raises(InputError, match="begun with another catalogue"):
         open_ledger(tmp_path, row_of_stars(max_active=2))
+    wider = row_of_stars()
+    wider.radius = wider.radius * 1.01
+    with pytest.raises(InputError, match=r"another mean radius of influence \(1.0, expected 1.01"):
+        open_ledger(tmp_path, wider)
+    wider.radius = wider.radius / 1.01 * (1 + 1e-6)  # measured on another machine
+    open_ledger(tmp_path, wider).close()
     with pytest.raises(InputError, match=r"another seed \(1, expected 2\)"):
         Ledger(tmp_path, row_of_stars(), seed=2)
     (tmp_path / "ledger.db").write_text("no database" * 200)

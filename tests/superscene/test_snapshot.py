@@ -23,7 +23,7 @@ def test_round_trip_and_table(tmp_path):
     assert read_snapshot(tmp_path) == one
     assert [p.name for p in tmp_path.iterdir()] == ["status.json"]
     lines = table(one).splitlines()
-    assert lines[0] == "running: 75.0 % of the iterations, round 3, 2 workers"
+    assert lines[0] == "running: 75.0 % of the work, round 3, 2 workers"
     assert lines[1].split() == ["done", "running", "waiting", "failed"]
     assert lines[2].split() == ["patches", "7", "2", "0", "0"]
     assert lines[3].split() == ["sources", "30", "8", "2"]

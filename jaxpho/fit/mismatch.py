@@ -1,0 +1,184 @@
+"""Does the model describe the pixels of a source? A p value, and structure in the residuals.
+
+The p value is that of chi2 within the source's area as a posterior predictive check (Gelman, Meng
+& Stern 1996) whose distribution is known: chi2 of replicated data about their own fit has the mean
+nu = pixels - parameters, and the variance 2 nu sum(rho^2) where the noise has the correlation rho
+by lag; what is uncertain in the scale of the errors, s, adds (2 nu s)^2. A gamma distribution of
+this mean and variance is exact for independent pixels. Where blank pixels tell the noise, it is
+the measure: the question here is the model, not the quoted errors.
+
+Structure: the largest sum of residuals, in sigma, weighted by a Gaussian as wide as the PSF. It
+finds what chi2 of many pixels does not, a neighbour that is missing or a wrong profile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import gamma
+
+LEAST_P = 1e-4
+"""p value below which a source is flagged."""
+STRUCTURE = 6.0
+"""Largest smoothed residual, in sigma, above which a source is flagged."""
+TRUNCATE = 3.0  # of the Gaussian, in its sigma
+
+
+class Known(NamedTuple):
+    """Noise of an exposure: blank pixels over their errors, its uncertainty, correlation by lag."""
+
+    scale: float = 1.0
+    scale_error: float = 0.0
+    correlation: np.ndarray | None = None
+
+
+@dataclass
+class Mismatch:
+    """Of each source, [S].
+
+    Attributes
+    ----------
+    p_value : chance of a larger chi2 than the one found; NaN where parameters outnumber pixels.
+    residual_peak : smoothed residual of the largest size, in sigma, with its sign.
+    """
+
+    p_value: np.ndarray
+    residual_peak: np.ndarray
+
+    @property
+    def flagged(self) -> np.ndarray:
+        """Whether either is beyond what noise makes."""
+        return (self.p_value < LEAST_P) | (np.abs(self.residual_peak) > STRUCTURE)
+
+
+def p_value(chi2, npix, n_parameters, variance):
+    """Chance of a larger chi2 than one of a mean ``npix - n_parameters`` and a variance."""
+    nu = npix - n_parameters
+    if nu < 1:
+        return np.nan
+    variance = variance * nu / npix
+    return float(gamma.sf(chi2, nu**2 / variance, scale=variance / nu))
+
+
+def parameters_of(table, n_sources: int) -> np.ndarray:
+    """Free parameters [S] of each source."""
+    out = np.zeros(n_sources, int)
+    for p in table.parameters:
+        if isinstance(p.owner, int):
+            out[p.owner] += 1
+    return out
+
+
+def source_mismatch(
+    pixels: list[dict], centres, d, radii, widths, noise: list[Known], n_parameters
+) -> Mismatch:
+    """How well the model describes each source.
+
+    Parameters
+    ----------
+    pixels : list of dict
+        Per exposure x, y, data, model, ierr.
+    centres, d : ndarray
+        [E, S, 2] pixel and [E, S, 2, 2] pixel/arcsec.
+    radii : ndarray
+        [S] arcsec.
+    widths : ndarray
+        [E] sigma of the Gaussian, pixels.
+    noise : list of Known
+        Of each exposure.
+    n_parameters : ndarray
+        [S] free parameters.
+    """
+    n = len(radii)
+    peaks = np.full(n, np.nan)
+    chi2, npix, variance = np.zeros(n), np.zeros(n), np.zeros(n)
+    for p, centre, matrix, width, known in zip(pixels, centres, d, widths, noise, strict=True):
+        smooth = smoothed_residual(p, width, known.correlation) / known.scale
+        square = 1.0 if known.correlation is None else float((known.correlation**2).sum())
+        residual = (np.asarray(p["data"], float) - p["model"]) * p["ierr"] / known.scale
+        for s, radius in enumerate(radii):
+            offset = np.stack([p["x"] - centre[s, 0], p["y"] - centre[s, 1]])
+            inside = (np.linalg.inv(matrix[s]) @ offset) ** 2
+            inside = (inside.sum(0) <= radius**2) & (p["ierr"] > 0)
+            count = int(inside.sum())
+            if not count:
+                continue
+            chi2[s] += (residual[inside] ** 2).sum()
+            npix[s] += count
+            variance[s] += 2.0 * count * square + (2.0 * count * known.scale_error) ** 2
+            best = smooth[inside][np.argmax(np.abs(smooth[inside]))]
+            if not abs(peaks[s]) >= abs(best):
+                peaks[s] = best
+    found = [p_value(*a) for a in zip(chi2, npix, n_parameters, variance, strict=True)]
+    return Mismatch(np.array(found), peaks)
+
+
+def smoothed_residual(p: dict, width: float, rho: np.ndarray | None) -> np.ndarray:
+    """Residuals weighted by a Gaussian about each pixel, over the noise of that sum."""
+    x, y = np.asarray(p["x"]) - np.min(p["x"]), np.asarray(p["y"]) - np.min(p["y"])
+    reach = int(np.ceil(TRUNCATE * width))
+    size = [int(v.max()) + 2 * reach + 2 for v in (y, x)]
+    image, weight = np.zeros(size), np.zeros(size)
+    ierr = np.asarray(p["ierr"], float)
+    image[y, x] = (np.asarray(p["data"], float) - p["model"]) * ierr
+    weight[y, x] = ierr > 0
+    j, i = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    kernel = np.exp(-0.5 * (i**2 + j**2) / width**2)
+
+    def smooth(values, kernel):
+        whole = np.zeros(size)
+        whole[: len(kernel), : len(kernel)] = kernel
+        whole = np.roll(whole, (-(len(kernel) // 2),) * 2, (0, 1))
+        return np.fft.irfft2(np.fft.rfft2(values) * np.fft.rfft2(whole), size)[y, x]
+
+    variance = np.maximum(smooth(weight, kernel**2), 1e-12)
+    if rho is not None:
+        variance = variance * correlated_variance(kernel, rho)
+    return smooth(image, kernel) / np.sqrt(variance)
+
+
+def correlated_variance(kernel: np.ndarray, rho: np.ndarray) -> float:
+    """By what correlated noise multiplies the variance of a weighted sum."""
+    n = [len(kernel) + len(rho)] * 2
+    power = np.abs(np.fft.fft2(kernel, n)) ** 2
+    own = np.fft.ifft2(power).real
+    reach = len(rho) // 2
+    lag = np.arange(-reach, reach + 1)
+    return float((own[np.ix_(lag, lag)] * rho).sum() / own[0, 0])
+
+
+def psf_widths(patch, n_exposures: int, n_sources: int) -> tuple[np.ndarray, np.ndarray]:
+    """Width (sigma) of the PSF at each source in each exposure, [E, S]: pixels, and arcsec."""
+    psf = patch.psf_point
+    area = (np.asarray(psf.cxx) + np.asarray(psf.cyy)) / 2
+    weight = np.maximum(np.asarray(psf.flux), 0.0)
+    # all sources: one that an exposure's WCS cannot place has no PSF there
+    at = (slice(n_exposures), slice(n_sources))
+    width = np.sqrt((area * weight).sum(-1) / np.maximum(weight.sum(-1), 1e-9))[at]
+    d = np.asarray(patch.d)[at]
+    return width, width * np.abs(np.linalg.det(d)) ** -0.5
+
+
+def known_noise(packed, correlations) -> list[Known]:
+    """What is known of the noise of each exposure of a patch, in units of its weights."""
+    out = []
+    for e, rho in enumerate(correlations):
+        found = packed.noise[e] if packed.noise else None
+        if not hasattr(found, "ratio"):
+            out.append(Known(correlation=rho))
+            continue
+        scale = found.ratio / (packed.inflation[e] if packed.inflation else 1.0)
+        out.append(Known(scale, found.ratio_error / found.ratio, found.correlation))
+    return out
+
+
+def judge(fitter, optimum, pixels: list[dict]) -> Mismatch:
+    """The mismatch of every source of a patch at an optimum (`jaxpho.fit.driver._Fitter`)."""
+    packed, noise = fitter.packed, fitter.noise
+    judged = [{**p, "ierr": noise.effective_ierr(p)} for p in pixels]
+    known = known_noise(packed, noise.correlations)
+    count = parameters_of(fitter.table, packed.n_sources)
+    widths = np.maximum(np.median(fitter.psf_pixels, axis=1), 0.5)
+    return source_mismatch(judged, *fitter.geometry(optimum), widths, known, count)

@@ -1,0 +1,88 @@
+"""p values and structure of residuals: uniform where the model is right, found where it is not."""
+
+import numpy as np
+import pytest
+from fit_case import MIXTURE, draw, packed_patch, peaks_of, remake
+from scipy.signal import convolve2d, correlate2d
+from scipy.stats import chi2 as chi2_law
+from scipy.stats import kstest
+
+from jaxpho.fit import flags
+from jaxpho.fit.driver import fit_patch
+from jaxpho.fit.mismatch import correlated_variance, p_value, smoothed_residual
+from jaxpho.fit.options import FitOptions
+
+KERNEL = np.outer([0.5, 1.0, 0.5], [0.5, 1.0, 0.5])
+RHO = correlate2d(KERNEL, KERNEL) / (KERNEL**2).sum()
+FEWEST = 1e-3  # least p of a Kolmogorov-Smirnov test
+
+
+def grid(n):
+    y, x = np.indices((n, n)).reshape(2, -1)
+    return {"x": x + 7, "y": y + 3, "ierr": np.ones(n * n), "model": np.zeros(n * n)}
+
+
+def test_p_value_of_independent_pixels_is_that_of_chi2():
+    assert p_value(130.0, 107, 7, 2 * 107.0) == pytest.approx(chi2_law.sf(130.0, 100))
+    assert np.isnan(p_value(1.0, 5, 7, 10.0))
+
+
+def test_p_values_are_uniform_with_correlated_noise():
+    rng = np.random.default_rng(2)
+    n = 24
+    found = []
+    for _ in range(400):
+        field = convolve2d(rng.standard_normal((n + 2, n + 2)), KERNEL, mode="valid")
+        field /= np.sqrt((KERNEL**2).sum())
+        found.append(p_value((field**2).sum(), n * n, 0, 2.0 * n * n * (RHO**2).sum()))
+    assert kstest(found, "uniform").pvalue > FEWEST
+
+
+@pytest.mark.parametrize("rho", [None, RHO], ids=["white", "correlated"])
+def test_smoothed_residuals_have_unit_scatter(rho):
+    rng = np.random.default_rng(3)
+    p, out = grid(40), []
+    p["ierr"] = np.where(rng.random(1600) < 0.1, 0.0, 2.0)
+    for _ in range(30):
+        field = rng.standard_normal((42, 42))
+        if rho is not None:
+            field = convolve2d(field, KERNEL, mode="valid") / np.sqrt((KERNEL**2).sum())
+        p["data"] = field[:40, :40].reshape(-1) / 2.0
+        out.append(smoothed_residual(p, 1.3, rho))
+    # masked pixels take less from correlated noise than the factor assumes
+    assert np.std(out) == pytest.approx(1.0, abs=0.05)
+
+
+def test_variance_of_a_sum_against_a_dense_matrix():
+    kernel = np.random.default_rng(0).random((5, 5))
+    y, x = np.indices((5, 5)).reshape(2, -1)
+    dy, dx = y[:, None] - y, x[:, None] - x
+    inside = (abs(dy) <= 2) & (abs(dx) <= 2)
+    dense = np.where(inside, RHO[(dy + 2) * inside, (dx + 2) * inside], 0.0)
+    w = kernel.reshape(-1)
+    assert correlated_variance(kernel, RHO) == pytest.approx(w @ dense @ w / (w @ w))
+
+
+def test_a_neighbour_that_is_missing_is_flagged():
+    s = draw(11, ("point",), flux=300.0)
+    once = FitOptions(restarts=0)
+
+    def fit(change=None):
+        own = remake(s, np.random.default_rng(5), change=change)
+        return fit_patch(packed_patch(own), peaks_of(own), once, mixture=MIXTURE)
+
+    good = fit()
+    mask = flags.bit("model_mismatch")
+    assert 1e-3 < good.source_p_value[0] < 1 - 1e-3 and abs(good.source_residual_peak[0]) < 4.5
+    assert not good.flags[0] & mask
+
+    def neighbour(e, t):
+        k = np.arange(64)
+        x, y = t.x0[:, None] + k // 8, t.y0[:, None] + k % 8
+        x0, y0 = s.astrometry.crpix[e, 0] + [2.5, 1.0]
+        image = 4.0 * np.exp(-((x - x0) ** 2 + (y - y0) ** 2) / 4.0)
+        return t._replace(data=t.data + image / t.ierr.max())
+
+    bad = fit(neighbour)
+    assert bad.source_residual_peak[0] > 6.0 and bad.flags[0] & mask
+    assert bad.source_p_value[0] < 0.1 * good.source_p_value[0]
