@@ -17,7 +17,7 @@ from jaxpho.errors import InputError
 
 MISSED_RHAT = 1.1
 """R-hat above which a fit counts as one that did not mix."""
-LEAST = 60
+LEAST = 40
 """Sources of which the smallest bin of a table consists."""
 EDGES = {
     "S/N": (0.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0, np.inf),

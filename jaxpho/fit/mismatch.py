@@ -119,7 +119,8 @@ def smoothed_residual(p: dict, width: float, rho: np.ndarray | None) -> np.ndarr
     """Residuals weighted by a Gaussian about each pixel, over the noise of that sum."""
     x, y = np.asarray(p["x"]) - np.min(p["x"]), np.asarray(p["y"]) - np.min(p["y"])
     reach = int(np.ceil(TRUNCATE * width))
-    size = [int(v.max()) + 2 * reach + 2 for v in (y, x)]
+    edge = reach if rho is None else reach + len(rho)
+    size = [int(v.max()) + 2 * edge + 2 for v in (y, x)]
     image, weight = np.zeros(size), np.zeros(size)
     ierr = np.asarray(p["ierr"], float)
     image[y, x] = (np.asarray(p["data"], float) - p["model"]) * ierr
@@ -133,20 +134,30 @@ def smoothed_residual(p: dict, width: float, rho: np.ndarray | None) -> np.ndarr
         whole = np.roll(whole, (-(len(kernel) // 2),) * 2, (0, 1))
         return np.fft.irfft2(np.fft.rfft2(values) * np.fft.rfft2(whole), size)[y, x]
 
-    variance = np.maximum(smooth(weight, kernel**2), 1e-12)
-    if rho is not None:
-        variance = variance * correlated_variance(kernel, rho)
-    return smooth(image, kernel) / np.sqrt(variance)
+    variance = smooth(weight, kernel**2)
+    for lag, value in [] if rho is None else _half_lags(rho):
+        # pairs of pixels that are both there; the opposite lag has the same sum
+        shift = tuple(-lag)
+        pairs = weight * np.roll(weight, shift, (0, 1))
+        variance = variance + 2.0 * value * smooth(pairs, kernel * _moved(kernel, lag))
+    return smooth(image, kernel) / np.sqrt(np.maximum(variance, 1e-12))
 
 
-def correlated_variance(kernel: np.ndarray, rho: np.ndarray) -> float:
-    """By what correlated noise multiplies the variance of a weighted sum."""
-    n = [len(kernel) + len(rho)] * 2
-    power = np.abs(np.fft.fft2(kernel, n)) ** 2
-    own = np.fft.ifft2(power).real
+def _half_lags(rho: np.ndarray):
+    """Lags (y, x) of one half plane, and the correlation there."""
     reach = len(rho) // 2
-    lag = np.arange(-reach, reach + 1)
-    return float((own[np.ix_(lag, lag)] * rho).sum() / own[0, 0])
+    j, i = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    half = ((j > 0) | ((j == 0) & (i > 0))) & (rho != 0)
+    return zip(np.stack([j[half], i[half]], -1), rho[half], strict=True)
+
+
+def _moved(kernel: np.ndarray, lag) -> np.ndarray:
+    """The kernel at o - lag; zero outside."""
+    n = len(kernel)
+    out = np.zeros_like(kernel)
+    (j0, j1), (i0, i1) = ((max(0, v), min(n, n + v)) for v in lag)
+    out[j0:j1, i0:i1] = kernel[j0 - lag[0] : j1 - lag[0], i0 - lag[1] : i1 - lag[1]]
+    return out
 
 
 def psf_widths(patch, n_exposures: int, n_sources: int) -> tuple[np.ndarray, np.ndarray]:

@@ -139,7 +139,7 @@ class _Within(constraints.Constraint):
 
 
 class DiscTransform(Transform):
-    """e = R v / sqrt(1 + |v|^2), from the plane to the disc of radius R; as `transforms` has it."""
+    """e = R v / sqrt(1 + |v|^2), from the plane to the disc of radius R."""
 
     domain = constraints.real_vector
 

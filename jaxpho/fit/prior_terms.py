@@ -100,10 +100,10 @@ def log_shape(e: Array, family: Array) -> Array:
 def _separable(z: Array, t: Array, tr) -> Array:
     """Minus the log densities of the beta and shape priors of every parameter, [n].
 
-    In z where that is exact at the ends of the range: u = sigmoid(z).
+    In z where that is exact at the ends of the range: u = Phi(z), see `transforms`.
     """
     terms = tr.terms
-    beta = -terms.first * jax.nn.log_sigmoid(z) - terms.second * jax.nn.log_sigmoid(-z)
+    beta = -terms.first * log_ndtr(z) - terms.second * log_ndtr(-z)
     out = jnp.where(tr.bounded, beta, 0.0)
     other = jnp.where(tr.disc, t[tr.partner], terms.beside)
     shape = log_shape(jnp.sqrt(t * t + other * other + ROUND), terms.family)

@@ -116,13 +116,17 @@ def _sample(key, mode, problem, options, static, linear, label, positive, covari
     mark, saved = "", None
     if checkpoint is not None:
         kept = {k: v for k, v in asdict(options).items() if k not in NO_EFFECT}
-        mark = fingerprint(key, problem, repr(kept), repr(static), linear, positive, covariance)
+        kind = None if positive is None else positive.on
+        mark = fingerprint(key, problem, repr(kept), repr(static), linear, kind, covariance)
         saved = checkpoint.load(mark)
     if saved is not None:
         made = CHUNK * len(saved.chunks)
         log.info("%ssampling goes on after %d iterations that were saved", label, made)
         # the mode is found again, by programs that may round otherwise
         mode = replace(mode, **{k: saved.state[f"mode_{k}"] for k in WHITENING})
+        if positive is not None:
+            width = saved.state["positive_width"]
+            positive = positive._replace(width=jnp.asarray(width))
     marginal = options.method == "marginal" and linear is not None
     arguments = make_arguments(
         mode, problem, static, linear if marginal else None, positive, covariance
@@ -139,6 +143,8 @@ def _sample(key, mode, problem, options, static, linear, label, positive, covari
     )  # fmt: skip
     chains = Chains(key, sampler_of(settings), arguments, options, label, spread, saved)
     constant = {f"mode_{k}": np.asarray(getattr(mode, k)) for k in WHITENING}
+    if positive is not None:
+        constant["positive_width"] = np.asarray(positive.width)
     while chains.progress.phase != DONE:
         chains.advance()
         if checkpoint is not None:

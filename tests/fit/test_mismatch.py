@@ -9,7 +9,7 @@ from scipy.stats import kstest
 
 from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
-from jaxpho.fit.mismatch import correlated_variance, p_value, smoothed_residual
+from jaxpho.fit.mismatch import p_value, smoothed_residual
 from jaxpho.fit.options import FitOptions
 
 KERNEL = np.outer([0.5, 1.0, 0.5], [0.5, 1.0, 0.5])
@@ -49,18 +49,10 @@ def test_smoothed_residuals_have_unit_scatter(rho):
             field = convolve2d(field, KERNEL, mode="valid") / np.sqrt((KERNEL**2).sum())
         p["data"] = field[:40, :40].reshape(-1) / 2.0
         out.append(smoothed_residual(p, 1.3, rho))
-    # masked pixels take less from correlated noise than the factor assumes
+    # 1600 pixels of which some 60 are independent, 30 times: 1.7 %; at the edges as well
     assert np.std(out) == pytest.approx(1.0, abs=0.05)
-
-
-def test_variance_of_a_sum_against_a_dense_matrix():
-    kernel = np.random.default_rng(0).random((5, 5))
-    y, x = np.indices((5, 5)).reshape(2, -1)
-    dy, dx = y[:, None] - y, x[:, None] - x
-    inside = (abs(dy) <= 2) & (abs(dx) <= 2)
-    dense = np.where(inside, RHO[(dy + 2) * inside, (dx + 2) * inside], 0.0)
-    w = kernel.reshape(-1)
-    assert correlated_variance(kernel, RHO) == pytest.approx(w @ dense @ w / (w @ w))
+    edge = np.asarray(out)[:, p["x"] == 7]
+    assert edge.std() == pytest.approx(1.0, abs=0.12)
 
 
 def test_a_neighbour_that_is_missing_is_flagged():

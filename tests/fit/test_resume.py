@@ -103,7 +103,7 @@ def test_stopped_while_files_are_written(tmp_path, monkeypatch):
     expected, write = draw(), files._write
 
     def stop(path, arrays):
-        if path.name == STATE and (tmp_path / "chunk000002.npz").exists():
+        if path.name == STATE and (tmp_path / "draws000002.npz").exists():
             raise KeyboardInterrupt
         write(path, arrays)
 
@@ -117,7 +117,7 @@ def test_stopped_while_files_are_written(tmp_path, monkeypatch):
         draw(Stopping(seldom, 3))
     assert not seldom.folder.exists()
     assert_same(draw(seldom), expected)
-    assert len(list(seldom.folder.glob("chunk*.npz"))) == CHUNKS - 3
+    assert [p.name for p in seldom.folder.glob("draws*.npz")] == ["draws000000.npz"]
 
 
 def test_another_problem_discards_what_was_saved(tmp_path, caplog):
@@ -151,7 +151,7 @@ def test_damaged_files_are_discarded(tmp_path, caplog, damage):
     quick = dataclasses.replace(OPTIONS, max_rounds=1)
     with pytest.raises(KeyboardInterrupt):
         draw(Stopping(FolderCheckpoint(tmp_path, every=0.0), 3), quick)
-    victim = tmp_path / (STATE if damage == "state" else "chunk000001.npz")
+    victim = tmp_path / (STATE if damage == "state" else "draws000001.npz")
     if damage == "missing":
         victim.unlink()
     else:
@@ -204,3 +204,24 @@ def test_gradients_end_with_the_budget():
     total = whole.gradients + whole.warmup_gradients
     ample = dataclasses.replace(OPTIONS, max_gradients=total)
     assert_same(draw(options=ample), whole)
+
+
+def test_a_round_with_divergences_is_done_again(monkeypatch, caplog):
+    """With a smaller step, a few times; its draws join the warm-up, and nothing else changes."""
+    monkeypatch.setattr(module, "DIVERGENT", -1.0)
+    monkeypatch.setattr(module, "TRIALS", 0)
+    monkeypatch.setattr(logging.getLogger("jaxpho"), "propagate", True)
+    with caplog.at_level(logging.INFO, "jaxpho"):
+        found = draw(options=dataclasses.replace(OPTIONS, max_rounds=2))
+    assert caplog.text.count("the round is done again with a smaller step") == module.REDOS
+    monkeypatch.setattr(module, "DIVERGENT", 1.0)
+    plain = draw(options=dataclasses.replace(OPTIONS, max_rounds=2))
+    assert (found.redone, plain.redone, found.rounds, plain.rounds) == (module.REDOS, 0, 2, 2)
+    assert found.step_size == pytest.approx(plain.step_size * module.SHRINK**module.REDOS)
+    # the first of the rounds that were thrown away is the one that stands without them
+    extra = found.warmup[:, plain.warmup.shape[1] :]
+    assert extra.shape[1] == module.REDOS * CHUNK
+    np.testing.assert_array_equal(extra[:, :CHUNK], plain.theta[:, :CHUNK])
+    used = found.gradients + found.warmup_gradients
+    steps = [part["n_steps"].sum() for part in (found.statistics, found.warmup_statistics)]
+    assert used == sum(steps)
