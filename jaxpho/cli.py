@@ -275,10 +275,15 @@ class _LogFile:
                 self.path.parent.rmdir()
 
 
-def _verb(name: str, metavar: str = "CONFIG.yml", text: str = "configuration file"):
+def _verb(
+    name: str,
+    first: str = "config",
+    metavar: str = "CONFIG.yml",
+    text: str = "configuration file",
+):
     """The command of a module of `jaxpho.run` that has `add_arguments` and `run`.
 
-    Its first argument is `args.config`, shown and explained as given here.
+    Its first argument is `first` of the arguments, shown and explained as given here.
     """
 
     def command(argv=None, prog: str = f"jaxpho {name}") -> int:
@@ -286,9 +291,10 @@ def _verb(name: str, metavar: str = "CONFIG.yml", text: str = "configuration fil
         parser = Parser(
             prog=prog,
             description=module.DESCRIPTION,
+            epilog=getattr(module, "EPILOG", None),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        parser.add_argument("config", metavar=metavar, help=text)
+        parser.add_argument(first, metavar=metavar, help=text)
         module.add_arguments(parser)
         parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
         parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
@@ -345,7 +351,14 @@ VERBS = {
     "preprocess": (preprocess_main, "exposures into a meta store and a pixel store"),
     "evaluate": (_verb("evaluate"), "chi2, its gradient and the packed arrays of one patch"),
     "render": (_verb("render"), "model and residual images of a catalogue"),
-    "status": (_verb("status", "RUN", "run directory"), "how far a run is, from any host"),
+    "status": (
+        _verb("status", "run", "RUN", "run directory"),
+        "how far a run is, from any host",
+    ),
+    "export": (
+        _verb("export", "run", "RUN", "run directory"),
+        "catalogues, chains, regions, images and cutouts of a run",
+    ),
 }
 
 

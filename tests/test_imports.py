@@ -93,6 +93,8 @@ THIRD_PARTY = {
     "arviz": ("jaxpho.inference_data",),
     "sqlite3": ("jaxpho.superscene",),
     "piff": ("psfmix",),
+    "regions": ("jaxpho.output",),
+    "reproject": ("jaxpho.output",),
 }
 ONE_FILE = {
     "sep",
@@ -102,8 +104,20 @@ ONE_FILE = {
     "gwcs",
     "sqlite3",
     "piff",
+    "regions",
+    "reproject",
 }  # at most one module imports it
-LAZY_THIRD = {"sep", "dask", "distributed", "arviz", "gwcs", "asdf", "piff"}  # optional extras
+LAZY_THIRD = {
+    "sep",
+    "dask",
+    "distributed",
+    "arviz",
+    "gwcs",
+    "asdf",
+    "piff",
+    "regions",
+    "reproject",
+}  # optional extras
 FORBIDDEN = {"galsim", "pickle", "pytest", "hypothesis", "tests", "dill", "cloudpickle"}
 MATPLOTLIB_ROOMS_PSFMIX = {"psfmix.figures", "psfmix.make_psf"}
 

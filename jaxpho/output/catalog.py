@@ -179,7 +179,17 @@ def row_of_peak(peak: Peak, bands, patch: int = -1) -> dict:
     return row
 
 
-def make_table(rows: Iterable[dict], bands, unit: str, meta: dict | None = None) -> Table:
+def components_of(rows: Iterable[dict], bands) -> tuple[list[str], list[str], set[str]]:
+    """Flux components, shape suffixes and names of some row, as `columns.expand` takes them."""
+    keys = {key for row in rows for key in row}
+    parts = [p for p in ("sersic", "disk", "bulge", "point") if f"flux_{p}_{bands[0]}" in keys]
+    shapes = [suffix for suffix in ("", "_disk", "_bulge") if f"rhalf{suffix}" in keys]
+    return parts, shapes, keys
+
+
+def make_table(
+    rows: Iterable[dict], bands, unit: str, meta: dict | None = None, columns=None
+) -> Table:
     """Catalogue table of rows, in the column order of the registry.
 
     A value that a row lacks is NaN (numbers), -1 (whole numbers) or empty (text).
@@ -189,14 +199,14 @@ def make_table(rows: Iterable[dict], bands, unit: str, meta: dict | None = None)
     rows : from `rows_of_patch` and `row_of_peak`.
     bands, unit : band order and flux unit.
     meta : extra header cards, name -> value.
+    columns : of the registry; default: those of a run's catalogue.
     """
     rows = list(rows)
-    keys = {key for row in rows for key in row}
-    parts = [p for p in ("sersic", "disk", "bulge", "point") if f"flux_{p}_{bands[0]}" in keys]
-    shapes = [suffix for suffix in ("", "_disk", "_bulge") if f"rhalf{suffix}" in keys]
-    samples = any(row.get("errors_from", "laplace") != "laplace" for row in rows)
+    if columns is None:
+        samples = any(row.get("errors_from", "laplace") != "laplace" for row in rows)
+        columns = registry.expand(bands, *components_of(rows, bands), samples)
     table = Table(meta=dict(meta or {}))
-    for column in registry.expand(bands, parts, shapes, samples, "type_margin" in keys, keys):
+    for column in columns:
         table[column.name] = _table_column(column, rows, len(bands), unit)
     table.meta["BANDS"] = ",".join(bands)
     table.meta["FLUXUNIT"] = unit
@@ -218,7 +228,8 @@ def _table_column(column: registry.Column, rows: list[dict], nband: int, unit: s
         values = np.array([row.get(column.name, -1) for row in rows], dtype=np.int64)
     else:
         values = np.array([row.get(column.name, np.nan) for row in rows], dtype=float)
-    return TableColumn(values, unit=found, description=column.meaning)
+    meta = {"ucd": column.ucd} if column.ucd else None
+    return TableColumn(values, unit=found, description=column.meaning, meta=meta)
 
 
 def _unit(text: str, squared: bool = False):
@@ -236,7 +247,7 @@ def _ascii(values: np.ndarray) -> np.ndarray:
 
 
 def write_catalog(path, table: Table) -> None:
-    """Write the table as FITS with units (TUNIT) and meanings (TCOMM), atomically.
+    """Write the table as FITS with units (TUNIT), meanings (TCOMM), UCDs (TUCD), atomically.
 
     Units are written as text, because astropy drops those outside the FITS standard, such as
     electron/s.
@@ -248,6 +259,8 @@ def write_catalog(path, table: Table) -> None:
         if table[name].unit is not None:
             hdu.header[f"TUNIT{i}"] = table[name].unit.to_string()
         hdu.header[f"TCOMM{i}"] = table[name].description
+        if table[name].meta.get("ucd"):
+            hdu.header[f"TUCD{i}"] = table[name].meta["ucd"]
     hdu.header.update(table.meta)
     with replacing(path) as temporary:
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(temporary, overwrite=True)
@@ -262,4 +275,7 @@ def read_catalog(path) -> Table:
     for i, name in enumerate(table.colnames, start=1):
         table[name].description = header.get(f"TCOMM{i}")
         table.meta.pop(f"TCOMM{i}", None)
+        ucd = table.meta.pop(f"TUCD{i}", None)
+        if ucd:
+            table[name].meta["ucd"] = ucd
     return table

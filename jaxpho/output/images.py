@@ -85,7 +85,8 @@ def write_images(path, exposure, images: dict[str, np.ndarray]) -> None:
     ----------
     path : file, replaced.
     exposure : name, band, unit, wcs and header.
-    images : extension name -> image; MODEL and RESIDUAL get the exposure's unit.
+    images : extension name -> image; DATA, MODEL and RESIDUAL get the exposure's
+        unit.
     """
     header = image_header(exposure)
     hdus = [fits.PrimaryHDU()]
@@ -94,7 +95,7 @@ def write_images(path, exposure, images: dict[str, np.ndarray]) -> None:
     hdus[0].header["BAND"] = (exposure.band, "band")
     for key, image in images.items():
         hdu = fits.ImageHDU(image, header=header, name=key)
-        if key in ("MODEL", "RESIDUAL"):
+        if key in ("DATA", "MODEL", "RESIDUAL"):
             hdu.header["BUNIT"] = (exposure.unit, "per pixel")
         elif "BUNIT" in hdu.header:
             del hdu.header["BUNIT"]

@@ -49,6 +49,12 @@ def write_noise(path, exposures) -> None:
         table.write(temporary, format="ascii.ecsv", overwrite=True)
 
 
+def read_inflation(path) -> dict[str, float]:
+    """Exposure -> what the fit multiplied its errors by, from a file of `write_noise`."""
+    table = Table.read(path, format="ascii.ecsv")
+    return {str(row["exposure"]): float(row["inflation"]) for row in table}
+
+
 def noise_summary(exposures) -> list[str]:
     """One line on all exposures, or none when the noise of none was measured."""
     noise = [e.noise for e in exposures if e.noise is not None]

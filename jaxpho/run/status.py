@@ -35,7 +35,7 @@ def run(args) -> int:
 
 def _show(args) -> int:
     while True:
-        found = read_snapshot(args.config)
+        found = read_snapshot(args.run)
         if args.watch and sys.stdout.isatty():
             print(CLEAR, end="")
         print(table(found), flush=True)
