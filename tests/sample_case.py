@@ -2,10 +2,13 @@
 
 from functools import cache
 
+import jax.numpy as jnp
 import numpy as np
 from fit_case import draw, make_case, remake
 
 from jaxpho.data.exposure import Nuisance
+from jaxpho.fit.posterior import model_of
+from jaxpho.fit.target import whitening
 
 TYPES = ("sersic", "point", "point", "point")
 
@@ -29,3 +32,14 @@ def case_of(kind):
 @cache
 def mode_of(kind):
     return case_of(kind).optimize(with_volume=True)
+
+
+@cache
+def arguments(kind):
+    """Arguments of `jaxpho.fit.models.whitened_model`."""
+    case, mode = case_of(kind), mode_of(kind)
+    factor = jnp.asarray(whitening(mode.curvature), jnp.float32)
+    theta = jnp.asarray(mode.theta, jnp.float32)
+    return (
+        case.problem, jnp.asarray(mode.z, jnp.float32), factor, model_of(theta, case.problem),
+    )  # fmt: skip

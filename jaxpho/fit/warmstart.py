@@ -25,7 +25,7 @@ Label = tuple
 """(owner, name, band): the owner is the name of a source, or ("exposure", name)."""
 WIDEST = 1.0
 """Standard deviation in z of a parameter of which nothing is known: wide for a bounded one."""
-NO_MAP = {"mean", "precision", "centre"}
+NO_MAP = {"terms", "mean", "precision", "centre"}
 """Of a transform, what the slope of its map does not depend on."""
 
 
@@ -126,18 +126,23 @@ def assemble(
         if not part.labels:
             continue
         index = np.array([at[label] for label in part.labels])
-        moved = _carry(part, Transform(*(np.asarray(a) for a in transform)), index)
+        moved = _carry(part, _arrays(transform), index)
         out[np.ix_(index, index)] = moved
     return out
+
+
+def _arrays(transform: Transform) -> Transform:
+    """The coordinates as arrays; what couples priors plays no part in them."""
+    return jax.tree.map(np.asarray, transform._replace(terms=None))
 
 
 def _take(known: Known, index: list[int]) -> Known:
     """Some parameters of it; of the two ellipticities of a component both or none."""
     wanted = set(index)
-    arrays = Transform(*(np.asarray(a) for a in known.transform))
+    arrays = _arrays(known.transform)
     index = [i for i in index if not arrays.disc[i] or int(arrays.partner[i]) in wanted]
     place = {i: k for k, i in enumerate(index)}
-    part = Transform(*(a[index] for a in arrays))
+    part = jax.tree.map(lambda a: a[index], arrays)
     part = part._replace(partner=np.array([place.get(int(p), 0) for p in part.partner], np.int32))
     own = np.arange(len(index), dtype=np.int32)
     part = part._replace(partner=np.where(part.disc, part.partner, own).astype(np.int32))
@@ -149,7 +154,7 @@ def _take(known: Known, index: list[int]) -> Known:
 
 def _carry(part: Known, transform: Transform, index: np.ndarray) -> np.ndarray:
     """Covariance in the z of another transform, at its entries ``index``."""
-    target = Transform(*(a[index] for a in transform))
+    target = jax.tree.map(lambda a: a[index], transform)
     place = {int(i): k for k, i in enumerate(index)}
     own = np.arange(len(index), dtype=np.int32)
     pairs = np.array([place.get(int(p), 0) for p in target.partner], np.int32)
@@ -166,6 +171,6 @@ def _carry(part: Known, transform: Transform, index: np.ndarray) -> np.ndarray:
 
 def _slopes(theta: np.ndarray, transform: Transform) -> np.ndarray:
     """d theta / dz [k, k] at physical values, which are moved inside their bounds."""
-    arrays = Transform(*(jnp.asarray(a) for a in transform))
+    arrays = jax.tree.map(jnp.asarray, transform)
     z = to_unconstrained(jnp.asarray(theta, arrays.low.dtype), arrays)
     return np.asarray(physical_jacobian(z, arrays), np.float64)

@@ -55,4 +55,5 @@ def prepare(context: dict) -> Task:
     return Task(
         images.exposures, list(config.bands), config.fit, config.sample, mixture, n_radii(mixture),
         Path(context["folder"]), str(np.dtype(config.precision)), config.products.warmup,
+        noise=config.noise,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from jaxpho.data.packing import PackedPatch
 from jaxpho.errors import InputError
 from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
-from jaxpho.fit.options import FitOptions, SampleOptions
+from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.derived import sky_position
 from jaxpho.output.samples import write_samples
@@ -45,6 +45,7 @@ class Task:
     precision : "float32" or "float64".
     warmup : write the draws of the warm-up, too.
     products : called with (message, result), to write more.
+    noise : how the noise of the pixels is treated.
     """
 
     exposures: Sequence[Exposure]
@@ -57,6 +58,7 @@ class Task:
     precision: str = "float32"
     warmup: bool = True
     products: Callable[[dict, PatchResult], None] | None = field(default=None)
+    noise: NoiseOptions = field(default_factory=NoiseOptions)
 
 
 def work(task: Task, message: dict) -> dict:
@@ -88,6 +90,7 @@ def work(task: Task, message: dict) -> dict:
     result = fit_patch(
         packed, peaks, task.fit, _sampling(task.sample, message), mixture=task.mixture,
         key=jax.random.PRNGKey(message["seed"]), patch_id=_number(message["patch"]),
+        noise=task.noise,
     )  # fmt: skip
     masks = _masks(task, result, active, radii, lost)
     if task.folder is not None:

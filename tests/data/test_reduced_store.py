@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxpho.data.exposure import PSFInput
+from jaxpho.data.locations import mean_mixture
 from jaxpho.data.options import PSFOptions
 from jaxpho.data.psfinput import read_psf_input, rotate_model
 from jaxpho.data.psfmodel import PSF_DTYPE, PSFModel, ReducedPSF
@@ -75,7 +76,7 @@ def test_position_and_method(tmp_path):
     path = tmp_path / "psf.h5"
     write_psf_store(path, "g", model)
     at = model.ladder_at(20.0, 30.0)[0].parameters[0]
-    expected = np.array([0.5, 0.2, 0.3]) @ model.reduced[0].parameters["Cxx"].astype(float)
+    expected = mean_mixture(model.reduced[0].parameters, np.array([0.5, 0.2, 0.3]))["Cxx"]
     np.testing.assert_allclose(at["Cxx"], expected, rtol=1e-6)
     near = PSFInput("store", path, group="g", options=PSFOptions(method="nearest"))
     found = read_psf_input(near).ladder_at(20.0, 30.0, "linear")

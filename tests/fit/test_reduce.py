@@ -306,11 +306,13 @@ def test_draws_that_leave_are_drawn_again(monkeypatch):
     fitter = SimpleNamespace(
         packed=pair.packed, problem=pair.full, table=pair.table, starts=pair.starts,
         limits=pair.limits, options=options, linear=np.zeros(pair.n, bool), dtype=np.float32,
+        n=pair.n, normal=np.zeros(pair.n, bool),
+        noise=SimpleNamespace(widen=lambda draws, *rest: draws),
         static=DEFAULT_STATIC, optimize=lambda theta, with_volume: mode,
     )  # fmt: skip
     seen, spread = [], [0.0]
 
-    def fake(key, mode, problem, sampling, static, *rest):
+    def fake(key, mode, problem, sampling, static, *rest, **given):
         seen.append(problem.patch.terms is not None)
         return SimpleNamespace(theta=np.tile(mode.theta * (1 + spread[0]), (2, 10, 1)))
 

@@ -213,7 +213,8 @@ def test_a_round_with_divergences_is_done_again(monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("jaxpho"), "propagate", True)
     with caplog.at_level(logging.INFO, "jaxpho"):
         found = draw(options=dataclasses.replace(OPTIONS, max_rounds=2))
-    assert caplog.text.count("the round is done again with a smaller step") == module.REDOS
+    said = {m for m in caplog.messages if "the round is done again with a smaller step" in m}
+    assert len(said) == module.REDOS
     monkeypatch.setattr(module, "DIVERGENT", 1.0)
     plain = draw(options=dataclasses.replace(OPTIONS, max_rounds=2))
     assert (found.redone, plain.redone, found.rounds, plain.rounds) == (module.REDOS, 0, 2, 2)

@@ -10,7 +10,7 @@ import pytest
 from fit_case import z_of
 from numpyro.infer import MCMC, NUTS
 from numpyro.infer.util import log_density as numpyro_density
-from sample_case import case_of, mode_of
+from sample_case import arguments, case_of, mode_of
 
 from jaxpho.fit.draws import STATISTICS
 from jaxpho.fit.kernels import CHUNK, with_step_size
@@ -186,16 +186,6 @@ def test_whitening_of_nearly_singular_matrices():
 
 
 # ------------------------------------------------------------------ as a numpyro model
-
-
-@cache
-def arguments(kind):
-    case, mode = case_of(kind), mode_of(kind)
-    factor = jnp.asarray(whitening(mode.curvature), jnp.float32)
-    theta = jnp.asarray(mode.theta, jnp.float32)
-    return (
-        case.problem, jnp.asarray(mode.z, jnp.float32), factor, model_of(theta, case.problem),
-    )  # fmt: skip
 
 
 def test_model_is_the_posterior():
