@@ -5,13 +5,19 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from fit_case import draw, make_case, remake
+from fit_case import draw, make_case, remake, z_of
 from reduced_case import Pair, make_exposure, make_peak, psf_model
 
 from jaxpho.data.exposure import Nuisance
 from jaxpho.fit.marginal import conditional, draw_linear, make_layout, profile, schur
-from jaxpho.fit.options import SampleOptions
-from jaxpho.fit.posterior import DEFAULT_STATIC, evaluate, model_of, to_unconstrained
+from jaxpho.fit.options import FitOptions, PriorOptions, SampleOptions
+from jaxpho.fit.posterior import (
+    DEFAULT_STATIC,
+    evaluate,
+    log_density,
+    model_of,
+    to_unconstrained,
+)
 from jaxpho.fit.sample import sample
 from jaxpho.fit.uncertainty import laplace
 
@@ -100,6 +106,49 @@ def test_energy_is_that_of_the_dense_normal_equations(x64):
             mean[: len(at)], z[at] - np.linalg.solve(block, gradient), rtol=1e-8, atol=1e-8
         )
     assert np.abs(constants).max() < TOL["float64"] * 100
+
+
+def test_fluxes_that_a_size_prior_couples_are_not_integrated_out(x64):
+    """Two bands, sizes given the flux in one of them, which is sampled; the other's is integrated.
+
+    The density of what is left is that of all, by its derivatives: quadratic in the other's flux.
+    """
+    prior = PriorOptions(
+        name="size_magnitude", band="g", mean=0.4, slope=-0.25, sigma=0.3, magnitude=25.0
+    )
+    s = draw(1, ("sersic",), n_bands=2, exposures_per_band=1, dtype=np.float64)
+    case = make_case(s, options=FitOptions(priors={"rhalf": prior}))
+    normal = np.zeros(case.n, bool)
+    normal[: len(case.table.parameters)] = case.table.normal
+    named = {label for label, yes in zip(case.table.labels, normal, strict=False) if yes}
+    assert named == {(0, "flux", "r")}
+
+    z = z_of(case.truth, case.problem)
+    layout = make_layout(z, normal)
+    reference = model_of(jnp.asarray(case.truth), case.problem, DEFAULT_STATIC)
+
+    energy_of_all = jax.jit(jax.value_and_grad(lambda z: -log_density(z, case.problem, reference)))
+    rng = np.random.default_rng(5)
+    constants = []
+    for _ in range(3):
+        z = np.array(layout.base) + 0.02 * rng.standard_normal(len(z))
+        value, gradient = energy_of_all(jnp.asarray(z))
+        slope = np.asarray(gradient)[normal]
+        # slopes of what is quadratic are straight: any step gives the second derivatives
+        block = np.array(
+            [
+                energy_of_all(jnp.asarray(z + unit))[1][normal] - slope
+                for unit in np.eye(len(z))[normal]
+            ]
+        )
+        step = np.linalg.solve(block, slope)
+        found = conditional(
+            jnp.asarray(z[~normal]), case.problem, layout, reference, DEFAULT_STATIC
+        )
+        np.testing.assert_allclose(found.mean, z[normal] - step, rtol=1e-7, atol=1e-7)
+        expected = value - 0.5 * slope @ step + 0.5 * np.linalg.slogdet(block)[1]
+        constants.append(float(found.energy) - expected)
+    assert np.ptp(constants) < 1e-6 * abs(value)
 
 
 def test_reduced_psf_mixtures(x64):
