@@ -3,9 +3,10 @@
     python benchmarks/kernel.py [--patches small medium] [--modes fourth] [--tiles 1 2 4]
 
 Patches are synthetic, with 36 Gaussians per source: small = 1 source, 1 exposure of 64x64;
-medium = 4 sources, 8 exposures of 96x80; large = 15 sources, 18 exposures of 128x128. The naive
-reference, timed in the same process, is `jax.grad` through images of all Gaussians at once. Run
-it with OMP_NUM_THREADS=1 and pinned to a core (taskset -c 0) for times per core.
+medium = 4 sources, 8 exposures of 96x80; large = 15 sources, 18 exposures of 128x128. Timed in the
+same process: the loops of `reference.py`, compiled by numba, to which ratios are taken, and the
+naive form, `jax.grad` through images of all Gaussians at once. Run it with OMP_NUM_THREADS=1 and
+pinned to a core (taskset -c 0) for times per core.
 """
 
 import sys
@@ -97,6 +98,18 @@ def naive(synthetic):
     return jax.value_and_grad(chi2)
 
 
+def loops(synthetic, theta):
+    """chi2 and gradient by the Gaussians with the loops of `reference.py`."""
+    from reference import chi2_and_gradient
+
+    scene, patch, mixture = synthetic.scene, synthetic.patch, synthetic.mixture
+    gauss = row_gaussians(scene_rows(theta, scene, patch), scene, patch, mixture)
+    pixels = patch.xpix(False), patch.ypix(False), patch.data, patch.ierr
+    given = [np.asarray(gauss), np.asarray(patch.block_exposure)]
+    given += [np.ascontiguousarray(a, np.float32) for a in pixels]
+    return lambda: chi2_and_gradient(*given)[1]
+
+
 def main():
     """Measure and print."""
     p = parser(__doc__.splitlines()[0])
@@ -106,6 +119,7 @@ def main():
     p.add_argument("--width", type=int, default=1, help="blocks a step")
     p.add_argument("--passes", nargs="+", default=["chi2", "gradient", "fisher"])
     p.add_argument("--no-naive", action="store_true")
+    p.add_argument("--no-reference", action="store_true", help="without the loops (needs numba)")
     args = p.parse_args()
     print(environment())
     rows, figures = [], []
@@ -125,18 +139,23 @@ def main():
             for (mode, kind), f in todo.items():
                 executable, info[mode, kind, tiles] = compiled(f, theta)
                 calls[mode, kind, tiles] = lambda run=executable, theta=theta: run(theta)
+        if not args.no_reference:
+            calls["loops", "gradient", ""] = loops(synthetic, theta)
+            info["loops", "gradient", ""] = {"compile": np.nan}
         times = measure(calls, args.repeats)
-        base = [t["cpu"][1] for (mode, *_), t in times.items() if mode == "naive"]
+        base = [[t["cpu"][1] for (mode, *_), t in times.items() if mode == m]
+                for m in ("loops", "naive")]  # fmt: skip
         for key, t in times.items():
             ns = [1e9 * v / evaluations for v in (*t["cpu"], t["wall"][1])]
             memory = info[key].get("temporaries", np.nan) / 1e6
-            ratio = base[0] / t["cpu"][1] if base and key[1] == "gradient" else ""
+            ratios = [b[0] / t["cpu"][1] if b and key[1] == "gradient" else "" for b in base]
             rows.append(
-                [name, *key, *(round(v, 3) for v in ns), ratio, memory, info[key]["compile"]]
+                [name, *key, *(round(v, 3) for v in ns), *ratios, memory, info[key]["compile"]]
             )
             figures.append({"patch": name, "key": key, "seconds": t, **info[key]})
     header = ["patch", "mode", "pass", "tiles", "25 %", "median [ns]", "75 %", "wall [ns]"]
-    print(table([*header, "naive / this", "temporaries [MB]", "compile [s]"], rows))
+    header += ["loops / this", "naive / this", "temporaries [MB]", "compile [s]"]
+    print(table(header, rows))
     print(f"peak memory {peak_memory():.0f} MB")
     finish(args, {"results": figures})
 
