@@ -6,16 +6,22 @@ shown; figures are medians over seeds. `--reference SIGMAS` also runs numpyro's 
 Monte-Carlo error of every mean is that share of its standard deviation, and compares means and
 standard deviations with it. Patches: see sampling_patches.py.
 
-    JAXPHO_DATA=DIR python benchmarks/sampling.py --patches case2 --reference 0.03
+    JAXPHO_DATA=DIR python benchmarks/sampling.py --patches case2 --reference 0.03 --keep FOLDER
+
+The whole takes hours; with `--keep`, the draws of every seed and the moments of the reference are
+kept in a folder, and the same command goes on with what is there.
 """
 
+import hashlib
 import time
+from pathlib import Path
 
 import common
 import jax
 import numpy as np
 from sampling_patches import PATCHES, make_patch
 
+from jaxpho.files import replacing
 from jaxpho.fit.diagnostics import diagnose, mean_ess
 from jaxpho.fit.options import METHODS, SampleOptions
 from jaxpho.fit.sample import sample
@@ -39,6 +45,26 @@ def draw(case, seed, **options):
     return draws, time.process_time() - start
 
 
+def kept(folder, name, make, versions=""):
+    """Arrays by name from a file of ``folder``, or made and written there; of this code alone."""
+    if folder is None:
+        return make()
+    root = Path(__file__).resolve().parent.parent
+    code = hashlib.sha256(versions.encode())
+    for path in sorted([*root.glob("jaxpho/core/*.py"), *root.glob("jaxpho/fit/*.py"),
+                        *root.glob("benchmarks/sampling*.py")]):  # fmt: skip
+        code.update(path.read_bytes())
+    path = folder / f"{name}-{code.hexdigest()[:12]}.npz"
+    if path.exists():
+        with np.load(path) as found:
+            return dict(found)
+    arrays = make()
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    return arrays
+
+
 def moments(theta):
     """Means and standard deviations of draws [chains, draws, n], and the Monte-Carlo errors."""
     x = theta.astype(float)
@@ -56,11 +82,20 @@ def reference_of(case, precision: float, most: int):
         case, 1000, method="nuts_dense", num_samples=1000, max_rounds=most, max_tree_depth=10,
         min_ess=1.1 / precision**2,
     )  # fmt: skip
-    found = moments(draws.theta[..., : case.used])
-    reached = float((found[2] / found[1]).max())
+    names = "mean", "sigma", "error", "wide"
     spent = draws.gradients + draws.warmup_gradients
-    print(f"reference: {draws.rounds} rounds, {spent} gradients, error {reached:.3f} sigma")
-    return found, reached
+    found = moments(draws.theta[..., : case.used])
+    return dict(zip(names, found, strict=True)) | {"rounds": draws.rounds, "gradients": spent}
+
+
+def sampled(case, seed, **options):
+    """What is kept of a seed: draws [chain, draw, n] in single precision, and their cost."""
+    draws, seconds = draw(case, seed, **options)
+    return {
+        "theta": draws.theta[..., : case.used].astype(np.float32), "seconds": seconds,
+        "gradients": draws.gradients, "warmup": draws.warmup_gradients,
+        "divergences": draws.divergences,
+    }  # fmt: skip
 
 
 def compare(found, expected):
@@ -72,26 +107,34 @@ def compare(found, expected):
     return float(apart.max()), float((ratio - SIGMA_RTOL).max())
 
 
-def run(name, methods, seeds, draws_per_chain, expected=None, case=None):
+def run(name, methods, seeds, draws_per_chain, expected=None, case=None, folder=None):
     """Rows of the table and medians over seeds by method."""
     case = case or make_patch(name)
     rows, figures = [], {}
     for method in methods:
-        # the program is compiled before anything is timed
-        draw(case, 99, method=method, num_samples=25, max_rounds=1)
-        found, pooled = [], []
+        options = {"method": method, "num_samples": draws_per_chain, "max_rounds": 1}
+        found, pooled, compiled = [], [], []
+
+        def timed(seed, options=options, compiled=compiled):
+            if not compiled:  # before anything is timed
+                compiled.append(draw(case, 99, method=options["method"], num_samples=25,
+                                     max_rounds=1))  # fmt: skip
+            return sampled(case, seed, **options)
+
         for seed in range(seeds):
-            draws, seconds = draw(
-                case, seed, method=method, num_samples=draws_per_chain, max_rounds=1
-            )
-            theta = draws.theta[..., : case.used]
+            draws = kept(
+                folder, f"{name}-{method}-{draws_per_chain}-{seed}",
+                lambda seed=seed, timed=timed: timed(seed), repr(common.environment()["jax"]),
+            )  # fmt: skip
+            theta = draws["theta"]
             worth = diagnose(theta)
             least, middle = float(worth.bulk.min()), float(np.median(worth.bulk))
+            gradients, seconds = float(draws["gradients"]), float(draws["seconds"])
             found.append(
-                [draws.gradients / least, draws.gradients / middle, 1e3 * seconds / least,
-                 draws.warmup_gradients / theta.shape[0]]
+                [gradients / least, gradients / middle, 1e3 * seconds / least,
+                 float(draws["warmup"]) / theta.shape[0]]
             )  # fmt: skip
-            rest = least, float(worth.rhat.max()), draws.divergences
+            rest = least, float(worth.rhat.max()), int(draws["divergences"])
             rows.append([name, method, seed, *map(float, found[-1]), *rest])
             print(common.table(HEADER, rows[-1:]).splitlines()[-1], flush=True)
             pooled.append(theta)
@@ -118,14 +161,24 @@ def main():
     p.add_argument("--patches", default="case2", help=f"of {', '.join(PATCHES)}")
     p.add_argument("--reference", type=float, help="Monte-Carlo error of the reference, sigma")
     p.add_argument("--most", type=int, default=20, help="rounds of the reference (default 20)")
+    p.add_argument("--keep", type=Path, metavar="FOLDER", help="keep draws here, and go on")
     args = p.parse_args()
     rows, figures = [], {}
     for name in args.patches.split(","):
         case, expected = make_patch(name), None
         if args.reference:
-            expected, figures[f"{name} reference"] = reference_of(case, args.reference, args.most)
+            found = kept(
+                args.keep, f"{name}-reference-{args.reference}",
+                lambda case=case: reference_of(case, args.reference, args.most),
+                repr(common.environment()["jax"]),
+            )  # fmt: skip
+            expected = [found[k] for k in ("mean", "sigma", "error", "wide")]
+            reached = float((found["error"] / found["sigma"]).max())
+            figures[f"{name} reference"] = reached
+            print(f"reference: {int(found['rounds'])} rounds, {int(found['gradients'])} gradients, "
+                  f"error {reached:.3f} sigma", flush=True)  # fmt: skip
         more, figures[name] = run(
-            name, args.methods.split(","), args.seeds, args.draws, expected, case
+            name, args.methods.split(","), args.seeds, args.draws, expected, case, args.keep
         )
         rows += more
     print(common.table(HEADER, rows))
