@@ -9,7 +9,7 @@ import numpy as np
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.derived import SourceView, ellipse_from_e
 from jaxpho.output.psfshape import density
-from jaxpho.output.residuals import read_residuals
+from jaxpho.output.residuals import ASTROMETRY, read_exposures
 
 RINGS = 16
 PIXEL_VARIANCE = 1.0 / 12.0
@@ -49,17 +49,24 @@ class Profile(NamedTuple):
     npix: np.ndarray
 
 
-def attach_pixels(result: PatchResult, path) -> PatchResult:
-    """Put the pixels and the astrometry of a residual file into the fit of its patch, in place."""
-    for arrays_of in read_residuals(path).values():
-        for name, found in arrays_of.items():
-            result.pixels[name] = {
-                "x": found["xpix"], "y": found["ypix"], "data": found["data"],
-                "ierr": found["ierr"], "model": found["data"] - found["residual"],
-            }  # fmt: skip
-            kept = {k: found[k] for k in ("D", "CW", "crpix", "crval") if k in found}
-            if len(kept) == 4:
-                result.astrometry[name] = kept
+def attach_pixels(result: PatchResult, path, names=None) -> PatchResult:
+    """Put pixels and astrometry of a residual file into the fit of its patch, in place.
+
+    Parameters
+    ----------
+    result : PatchResult
+    path : file of `jaxpho.output.residuals.write_residuals`.
+    names : of exposures; default all.
+    """
+    pairs = zip(result.exposure_bands, result.exposures, strict=True)
+    wanted = [(band, name) for band, name in pairs if names is None or name in names]
+    for name, found in read_exposures(path, wanted).items():
+        result.pixels[name] = {
+            "x": found["xpix"], "y": found["ypix"], "data": found["data"],
+            "ierr": found["ierr"], "model": found["data"] - found["residual"],
+        }  # fmt: skip
+        if all(key in found for key in ASTROMETRY):
+            result.astrometry[name] = {key: found[key] for key in ASTROMETRY}
     return result
 
 
@@ -68,12 +75,18 @@ def place_of(result: PatchResult, s: int, exposure: str) -> Place | None:
     found = result.astrometry.get(exposure)
     if found is None or len(found["D"]) <= s:
         return None
-    view = SourceView(result, s)
-    offset = np.nan_to_num([view.value("ra"), view.value("dec")]) / 3600.0
-    offset[0] /= np.cos(np.deg2rad(result.reference[1]))
-    shift = np.asarray(found["CW"][s], float) @ (offset - np.asarray(found["crval"][s], float))
-    x, y = np.asarray(found["crpix"][s], float) + shift
+    ra, dec = (_offset(result, s, name) / 3600.0 for name in ("ra", "dec"))
+    ra /= np.cos(np.deg2rad(result.reference[1]))
+    shift = found["CW"][s] @ (np.array([ra, dec]) - found["crval"][s])
+    x, y = found["crpix"][s] + shift
     return Place(float(x), float(y), np.asarray(found["D"][s], float))
+
+
+def _offset(result: PatchResult, s: int, name: str) -> float:
+    """Offset [arcsec] of a source from the reference; 0 where it has none."""
+    column = result.index(s, name)
+    value = result.fixed.get((s, name, ""), 0.0) if column is None else result.theta[column]
+    return float(value)
 
 
 def shapes_of(result: PatchResult, s: int) -> list[tuple[float, float, float]]:
