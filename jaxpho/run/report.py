@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -111,7 +112,8 @@ def gather(found, truth: str | None = None):
     inputs = ReportInputs(found, _catalog(found), config=text, version=version())
     inputs.truth = None if truth is None else _truth(truth)
     try:
-        inputs.psfs = _psfs(found.folder, path)
+        with _warnings_only():
+            inputs.psfs = _psfs(found.folder, path)
     except (InputError, OSError) as error:
         log.warning("PSFs left out: %s", error)
         inputs.notes.append(f"The PSFs of the run are not shown: {error}")
@@ -143,6 +145,23 @@ def _truth(path: str):
     if "id" not in table.colnames:
         raise InputError(f"--truth {path}: no column 'id', found {', '.join(table.colnames[:8])}")
     return table
+
+
+_READERS = ("ingest", "units", "sky", "wcs", "psfex", "catalog", "detect")
+
+
+@contextlib.contextmanager
+def _warnings_only():
+    """What reading the inputs tells stands in the log of the run."""
+    loggers = [logging.getLogger(f"jaxpho.{name}") for name in _READERS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 def _psfs(folder: Path, path: Path):

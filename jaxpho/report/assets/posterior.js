@@ -78,6 +78,10 @@ const posterior = (() => {
     return path;
   }
 
+  /** Two or three round values. */
+  const few = (low, high) => [5, 4, 3, 2].map((n) => charts.ticks(low, high, n)).find((t) => t.length <= 3)
+    ?? [0.5 * (low + high)];
+
   /** Corner plot; truth is {name: value} in the units of the draws. */
   function corner(list, truth = {}) {
     const n = list.length, cell = Math.max(64, Math.min(112, Math.floor(900 / n)));
@@ -140,13 +144,13 @@ const posterior = (() => {
         }
         group.append(svg("rect", { class: "frame", x: x0, y: y0, width: cell, height: cell }));
         if (i === n - 1) {
-          for (const v of charts.ticks(xa, xb, 2).slice(0, 3)) {
+          for (const v of few(xa, xb)) {
             group.append(svg("text", { class: "tick small", x: X(v), y: y0 + cell + 13, "text-anchor": "middle" }, charts.label(v)));
           }
           group.append(svg("text", { class: "axis small", x: x0 + cell / 2, y: y0 + cell + 30 + (j % 2) * 14, "text-anchor": "middle" }, list[j].label));
         }
         if (j === 0 && i > 0) {
-          for (const v of charts.ticks(ya, yb, 2).slice(0, 3)) {
+          for (const v of few(ya, yb)) {
             group.append(svg("text", { class: "tick small", x: x0 - 5, y: Y(v) + 3, "text-anchor": "end" }, charts.label(v)));
           }
           group.append(svg("text", { class: "axis small", "text-anchor": "middle", transform: `translate(${x0 - 56} ${y0 + cell / 2}) rotate(-90)` }, list[i].label));
