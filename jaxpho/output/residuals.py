@@ -78,12 +78,19 @@ def read_exposures(path, names) -> dict[str, dict[str, np.ndarray]]:
             if not isinstance(node, h5py.Group) or "xpix" not in node:
                 continue
             try:
-                out[name] = {
-                    k: node[k][()] for k in (*PIXELS, *(k for k in ASTROMETRY if k in node))
-                }
+                kept = [key for key in ASTROMETRY if key in node]
+                out[name] = {key: _whole(node, key) for key in (*PIXELS, *kept)}
             except (OSError, KeyError, RuntimeError) as error:
                 reason = str(error).splitlines()[0]
                 raise InputError(f"residual file {path}, {where}: {reason}") from None
+    return out
+
+
+def _whole(node: h5py.Group, key: str) -> np.ndarray:
+    """A dataset, past the layer of h5py that costs more than small arrays themselves."""
+    dataset = h5py.h5d.open(node.id, key.encode())
+    out = np.empty(dataset.shape, dataset.dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, out)
     return out
 
 
