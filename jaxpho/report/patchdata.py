@@ -79,7 +79,7 @@ def patch_pages(
                 for e, n in enumerate(result.exposures)}  # fmt: skip
     if stamps:
         out.pixels = {str(e): stamp_data(stamp) for e, stamp in stamps.items()}
-        out.thumbs = _thumbs(result, own, row_of, stamps, bands or result.bands[:3])
+        out.thumbs = _thumbs(result, own, row_of, stamps, bands or three(result.bands))
     if result.samples is not None:
         out.draws = _draws(result, own, row_of, draws)
     out.outline = (int(result.patch_id), *result.reference, _radius(result, stamps))
@@ -146,6 +146,11 @@ def _parameters(result: PatchResult) -> list:
         out.append([whose, name, band, rounded(result.theta[i]), rounded(errors[i], 4),
                     bool(worth[0][i] == 1), *(rounded(w[i], 4) for w in worth[1:])])  # fmt: skip
     return out
+
+
+def three(bands) -> list[str]:
+    """The first, the middle and the last of some bands."""
+    return list(dict.fromkeys([bands[0], bands[len(bands) // 2], bands[-1]])) if bands else []
 
 
 def _thumbs(result, own, row_of, stamps, bands) -> dict[int, np.ndarray]:

@@ -15,8 +15,8 @@ from jaxpho.report.jsdata import packed, rounded
 MODEL_STEPS, CHI_STEPS, ERROR_STEPS = 200.0, 20.0, 64.0
 """Steps per unit of asinh(model / sigma), of chi, and of log2(sigma / median)."""
 OUTSIDE, MASKED, LIMIT = -32768, -32767, 32000
-BYTES = 1.6
-"""Of a pixel in a report, measured."""
+BYTES = 2.3
+"""Of a pixel in a report, where all of it is noise (benchmarks/report.py)."""
 
 
 class Stamp(NamedTuple):

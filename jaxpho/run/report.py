@@ -172,7 +172,7 @@ def _psfs(folder: Path, path: Path):
 
     config = load_config(path)
     images = read_images(
-        config.images, config.root, config.bands, unit=config.unit, require_psf=True,
+        config.images, config.root, config.bands, unit=config.unit, require_psf=False,
         precision=config.precision,
     )  # fmt: skip
     cache = config.psf_cache or folder / "psf_mixtures.h5"

@@ -147,7 +147,7 @@ def test_binning_keeps_flux_and_noise():
     assert np.std(chi[np.isfinite(chi)]) == pytest.approx(1.0, abs=0.1)
     assert coarse.sigma == pytest.approx(1.0)  # of four pixels of .5 each
     assert stamp_data(coarse)["bin"] == 2
-    assert bin_factor(1e6, 1e9) == 1 and bin_factor(1e9, 1e8) == 4
+    assert bin_factor(1e6, 1e9) == 1 and bin_factor(1e9, 1e8) == 5
 
 
 def test_draws_are_those_of_the_fit(made):

@@ -90,8 +90,8 @@ const charts = (() => {
       high = given.high ?? high;
       if (given.kind === "log") {
         const positive = finite(series.flatMap((s) => [...s[k]])).filter((v) => v > 0);
-        if (given.low === undefined) low = Math.min(...positive, high) / 1.2;
-        if (given.high === undefined) high = Math.max(...positive, low) * 1.2;
+        if (given.low === undefined) low = positive.reduce((a, b) => Math.min(a, b), high) / 1.2;
+        if (given.high === undefined) high = positive.reduce((a, b) => Math.max(a, b), low) * 1.2;
       }
       if (!(high > low)) high = low + 1;
       axes[k] = scale(given.kind ?? "linear", low, high, given.soft);

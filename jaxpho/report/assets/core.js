@@ -106,6 +106,11 @@ const jaxpho = (() => {
       return;
     }
     window.addEventListener("hashchange", run);
+    // the part after # names what a page shows: skipping to the content must not change it
+    document.querySelector(".skip").addEventListener("click", (e) => {
+      e.preventDefault();
+      document.getElementById("main").focus();
+    });
     run();
   }
 

@@ -2,7 +2,7 @@
 
 jaxpho.start(async () => {
   const { el, get, number } = jaxpho;
-  const place = document.getElementById("page"), run = get("run"), wanted = jaxpho.hashNumber();
+  const place = el("div"), run = get("run"), wanted = jaxpho.hashNumber();
   const ids = run.patches.map((p) => p[0]);
   if (!ids.length) throw new Error("The run has no patch that can be read.");
   const id = wanted ?? ids[0], at = ids.indexOf(id);
@@ -12,7 +12,8 @@ jaxpho.start(async () => {
   const nav = el("nav", { class: "pager", "aria-label": "Patches" });
   if (at > 0) nav.append(el("a", { href: `patch.html#${ids[at - 1]}`, rel: "prev" }, "← previous"));
   if (at + 1 < ids.length) nav.append(el("a", { href: `patch.html#${ids[at + 1]}`, rel: "next" }, "next →"));
-  place.replaceChildren(
+  document.getElementById("page").replaceChildren(place);  // a page of its own: an earlier one may still load
+  place.append(
     el("div", { class: "heading" }, el("div", {}, el("h1", {}, `Patch ${id}`),
       el("p", {}, fitted(data.sources.filter((s) => s.own).length))), nav),
     facts([["centre", `${number(data.ra, 9)}, ${number(data.dec, 9)} deg`], ["pixels", data.npix],

@@ -2,9 +2,10 @@
 
 jaxpho.start(async () => {
   const { el, get, number } = jaxpho;
-  const place = document.getElementById("page"), facts = get("psf"), run = get("run");
+  const place = el("div"), facts = get("psf"), run = get("run");
   const which = jaxpho.hashNumber() ?? 0;
-  place.replaceChildren(el("h1", {}, "PSF mixtures"));
+  document.getElementById("page").replaceChildren(place);
+  place.append(el("h1", {}, "PSF mixtures"));
   if (!facts.psfs.length) {
     place.append(el("p", { class: "notice" }, "The PSFs of this run are not known: its input files are gone, or it has none."));
     return;
