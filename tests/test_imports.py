@@ -47,7 +47,7 @@ LAYERS["jaxpho.config"] = {"jaxpho.example", "jaxpho.prepare", "jaxpho.compat"} 
 # What drives a whole run, above everything else: the field, the loop, the command line.
 TOP = ("jaxpho.run", "jaxpho.cli", "jaxpho.__main__")
 for _top in TOP:
-    LAYERS[_top] = {"jaxpho.config", *TOP} | LAYERS["jaxpho.config"]
+    LAYERS[_top] = {"jaxpho.config", "jaxpho.report", *TOP} | LAYERS["jaxpho.config"]
 LAYERS["psfmix"] = {
     "jaxpho.core",
     "jaxpho.data.psfmodel",
