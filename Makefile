@@ -23,13 +23,14 @@ STAMP = $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 export OPENBLAS_NUM_THREADS ?= 1
 
-.PHONY: help setup lint test test-slow realdata demo demo-pulls notebooks reference bench calibrate clean
+.PHONY: help setup lint test test-browser test-slow realdata demo demo-pulls notebooks reference bench calibrate clean
 
 help:
 	@echo "make demo [SEED=1]  simulate a field with GalSim, fit it, compare with the truth"
 	@echo "make demo-pulls     the demo for SEEDS='$(SEEDS)', pulls pooled"
 	@echo "make notebooks      run the notebooks, write them as pages to notebooks/html [ONLY='01 04']"
 	@echo "make test           lint, format and all quick tests"
+	@echo "make test-browser   the pages of reports in a headless Chromium (Debian: apt install chromium-driver)"
 	@echo "make test-slow      tests that take minutes"
 	@echo "make realdata       tests on real images (folder in JAXPHO_DATA)"
 	@echo "make lint           ruff check and ruff format --check"
@@ -51,10 +52,14 @@ lint: $(STAMP)
 	$(PY) -m ruff format --check .
 
 test: lint
-	$(PY) -m pytest -n $(WORKERS) -m "not slow and not realdata"
+	$(PY) -m pytest -n $(WORKERS) -m "not slow and not realdata and not browser"
+
+test-browser: $(STAMP)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+	$(PY) -m pytest -m browser -rs tests/browser
 
 test-slow: $(STAMP)
-	$(PY) -m pytest -m "slow and not realdata"
+	$(PY) -m pytest -m "slow and not realdata and not browser"
 
 realdata: $(STAMP)
 	$(PY) -m pytest -m realdata -rs

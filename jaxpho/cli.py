@@ -359,6 +359,10 @@ VERBS = {
         _verb("export", "run", "RUN", "run directory"),
         "catalogues, chains, regions, images and cutouts of a run",
     ),
+    "report": (
+        _verb("report", "run", "RUN", "run directory"),
+        "pages to look at a run in a browser: sources, patches, residuals, posteriors",
+    ),
 }
 
 

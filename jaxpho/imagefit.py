@@ -19,13 +19,14 @@ from jaxpho.data.pack import N_RADII, pack_patch
 from jaxpho.data.packing import PackedPatch
 from jaxpho.errors import InputError
 from jaxpho.fit.driver import fit_patch
+from jaxpho.fit.evaluate import models_of_draws
 from jaxpho.fit.flags import decode
 from jaxpho.fit.models import scene_model
 from jaxpho.fit.options import FitOptions, SampleOptions
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.catalog import make_table, rows_of_patch
 from jaxpho.output.inference import to_inference_data
-from jaxpho.output.plots import plot_patch, stamp
+from jaxpho.output.plots import SampleMovie, plot_movie, plot_patch, stamp
 from jaxpho.output.summary import draws_by_name, summary_table
 from jaxpho.schema import build
 
@@ -109,6 +110,30 @@ class ImageFit:
             Exposures shown per band.
         """
         return plot_patch(self.result, {e.name: e.wcs for e in self.exposures}, per_band)
+
+    def movie(self, frames: int = 20, per_band: int = 1) -> SampleMovie:
+        """Data, model and residual of draws of the posterior; `save("draws.gif")` writes them.
+
+        Parameters
+        ----------
+        frames : int
+            Draws, evenly spaced through the chains.
+        per_band : int
+            Exposures shown per band.
+
+        Raises
+        ------
+        InputError
+            Without draws.
+        """
+        samples = self.result.samples
+        if samples is None:
+            raise InputError("there are no draws (sample='none'): no movie")
+        flat = samples.reshape(-1, samples.shape[-1])
+        chosen = flat[np.linspace(0, len(flat) - 1, min(frames, len(flat))).astype(int)]
+        mixture = self.result.diagnostics["mixture"]
+        models = models_of_draws(self.patch, self.sources, chosen, self.options, mixture)
+        return plot_movie(self.result, models, per_band)
 
     def model(self, **options):
         """The posterior as a numpyro model, to condition, to extend and to sample.

@@ -112,7 +112,7 @@ def prepare_psfs(
                 "give psf.store, psf.file or psf.psfex in its entry of `images`"
             )
         else:
-            found = _read_psf(exposure, peaks)
+            found = read_psf(exposure, peaks)
             if isinstance(found, PSFModel):
                 exposure.psf = found
                 quality[exposure.name] = PSFQuality()
@@ -146,7 +146,7 @@ def check_psfs(exposures: Sequence[Exposure], peaks: Sequence) -> None:
     """Read every PSF and raise InputError for the first that cannot be used; fits nothing."""
     for exposure in exposures:
         if isinstance(exposure.psf, PSFInput):
-            _read_psf(exposure, peaks)
+            read_psf(exposure, peaks)
 
 
 def psf_from_image(
@@ -212,7 +212,7 @@ def psf_from_image(
     return model
 
 
-def _read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:
+def read_psf(exposure: Exposure, peaks: Sequence) -> PSFModel | _Job:
     """The mixture of a store, or what is to be fitted, checked; errors name file and exposure."""
     psf: PSFInput = exposure.psf
     try:

@@ -1,6 +1,7 @@
 """From arrays to a table in one call: sources, names and options, against a GalSim galaxy."""
 
 import logging
+from dataclasses import replace
 
 import galsim
 import numpy as np
@@ -71,6 +72,20 @@ def test_residuals_are_noise(fit):
     assert [axis.get_title() for axis in fit.plot().axes[:2]] == ["data", "model"]
     with pytest.raises(InputError, match="no exposure is named 'x', expected one of r_1, r_2"):
         fit.images("x")
+
+
+def test_draws_as_a_film(fit):
+    theta = fit.result.theta
+    brighter = theta * np.where([name == "flux" for _, name, _ in fit.result.labels], 2.0, 1.0)
+    # chains of two draws: the optimum, and the same at twice the flux
+    drawn = replace(fit, result=replace(fit.result, samples=np.array([[theta, brighter]])))
+    movie = drawn.movie()
+    optimum = fit.images("r_1")["model"]
+    shown = [movie.show(k).axes[1].images[0].get_array() for k in range(movie.frames)]
+    np.testing.assert_allclose(shown[0], optimum, rtol=1e-4, atol=1e-4 * optimum.max())
+    np.testing.assert_allclose(shown[1], 2 * optimum, rtol=1e-4, atol=1e-4 * optimum.max())
+    with pytest.raises(InputError, match="no movie"):
+        fit.movie()
 
 
 def test_it_is_a_numpyro_model(fit):

@@ -126,3 +126,51 @@ def evaluate_patch(
         "bounded_lnp_grad": np.asarray(density_gradient, np.float64)[:free],
         "residual": np.concatenate(residuals).astype(np.float32),
     }
+
+
+def models_of_draws(
+    packed,
+    peaks: Sequence,
+    draws,
+    options: FitOptions | None = None,
+    mixture: str = "k12",
+) -> dict[str, np.ndarray]:
+    """Models of the pixels of a patch at draws of its posterior.
+
+    Parameters
+    ----------
+    packed : PackedPatch
+    peaks : sequence of Peak
+        As fitted.
+    draws : array
+        [n, npar] free parameters, in the order of the fit's labels.
+    options : FitOptions, optional
+    mixture : str
+        Sersic mixture.
+
+    Returns
+    -------
+    dict
+        Exposure name -> [n, pixel], in the unit of the data.
+
+    Raises
+    ------
+    InputError
+        When the draws have another number of parameters.
+    """
+    options = options or FitOptions()
+    problem, table, n = problem_of(packed, peaks, options, mixture)
+    free = len(table.parameters)
+    draws = np.atleast_2d(np.asarray(draws, float))
+    if draws.shape[1] != free:
+        raise InputError(
+            f"the draws have {draws.shape[1]} parameters, those of the patch are {free}"
+        )
+    theta = table.start(n, np.float64)
+    out: dict[str, list] = {name: [] for name in packed.exposures}
+    for draw in draws:
+        theta[:free] = draw
+        models = model_pixels(packed, problem, theta, options.pixel_mode)
+        for name, model in zip(packed.exposures, models, strict=True):
+            out[name].append(model)
+    return {name: np.array(models) for name, models in out.items()}

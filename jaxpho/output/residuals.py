@@ -18,6 +18,7 @@ from jaxpho.fit.result import PatchResult
 
 FORMAT = "jaxpho-residuals-1"
 PIXELS = ("xpix", "ypix", "data", "ierr", "residual")
+ASTROMETRY = ("D", "CW", "crpix", "crval")
 
 
 def write_residuals(path, result: PatchResult) -> None:
@@ -54,6 +55,43 @@ def write_residuals(path, result: PatchResult) -> None:
             for key, values in result.astrometry.get(name, {}).items():
                 group[key] = np.asarray(values, float)
         f["epaths"] = np.array(paths, "S")
+
+
+def read_exposures(path, names) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of some exposures of a residual file of ours.
+
+    Parameters
+    ----------
+    path : file.
+    names : (band, exposure), those that the file lacks are left out.
+
+    Returns
+    -------
+    dict
+        Exposure -> as of `read_residuals`.
+    """
+    out = {}
+    with open_hdf5(path, "residual file") as f:
+        for band, name in names:
+            where = f"{band}/{name}"
+            node = f.get(where)
+            if not isinstance(node, h5py.Group) or "xpix" not in node:
+                continue
+            try:
+                kept = [key for key in ASTROMETRY if key in node]
+                out[name] = {key: _whole(node, key) for key in (*PIXELS, *kept)}
+            except (OSError, KeyError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(f"residual file {path}, {where}: {reason}") from None
+    return out
+
+
+def _whole(node: h5py.Group, key: str) -> np.ndarray:
+    """A dataset, past the layer of h5py that costs more than small arrays themselves."""
+    dataset = h5py.h5d.open(node.id, key.encode())
+    out = np.empty(dataset.shape, dataset.dtype)
+    dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, out)
+    return out
 
 
 def read_residuals(path) -> dict[str, dict[str, dict[str, np.ndarray]]]:

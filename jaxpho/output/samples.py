@@ -81,10 +81,11 @@ def write_samples(path, result: PatchResult, warmup: bool = True) -> None:
         _write_json(group, "scalars", scalars)
 
 
-def read_samples(path) -> PatchResult:
+def read_samples(path, warmup: bool = True) -> PatchResult:
     """Read a file of `write_samples`; `pixels` is empty (see `jaxpho.output.residuals`).
 
-    What a file of an earlier version does not hold is None or empty.
+    What a file of an earlier version does not hold is None or empty; without `warmup`, its draws
+    are not read.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such samples file")
@@ -106,8 +107,8 @@ def read_samples(path) -> PatchResult:
             fixed={_label(key): value for key, value in _read_json(f, "fixed")},
             samples=f["samples"][()] if "samples" in f else None,
             statistics=_read_statistics(f),
-            warmup=f["warmup/chain"][()] if "warmup/chain" in f else None,
-            warmup_statistics=_read_statistics(f["warmup"]) if "warmup" in f else {},
+            warmup=f["warmup/chain"][()] if warmup and "warmup/chain" in f else None,
+            warmup_statistics=_read_statistics(f["warmup"]) if warmup and "warmup" in f else {},
             diagnostics=diagnostics,
             seconds=_read_json(f, "seconds"),
             choices=_read_json(f, "choices") if "choices" in f else [],

@@ -1,33 +1,25 @@
-"""Pictures of a fitted patch. The only module that imports matplotlib, without global state."""
+"""Data, model and residual of a fitted patch, with its sources."""
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from matplotlib import patheffects
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import FuncNorm
-from matplotlib.figure import Figure
 
-from jaxpho.files import ascii_text, replacing
+from jaxpho.files import ascii_text
 from jaxpho.fit.result import PatchResult
 from jaxpho.output.derived import SourceView, ellipse_from_e, sky_position
+from jaxpho.output.plots.seam import (
+    COLORS,
+    MASKED,
+    Figure,
+    asinh_norm,
+    halo,
+    new_figure,
+    write_figure,
+)
 
 SOFTENING = 3.0  # the asinh stretch is linear below this many sigma
 CHI_LIMIT = 5.0  # the residual panel shows -5 to 5 sigma
-COLORS = ("#00c2d1", "#ffb000", "#6fdc6f", "#ff7ab6", "#b9a4ff", "#ff8c5a")
-_MASKED = "#8f8f8f"
 _PANEL = 2.9  # inches
-
-
-class PatchFigure(Figure):
-    """A figure that notebooks show without pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        FigureCanvasAgg(self).print_png(buffer)
-        return buffer.getvalue()
 
 
 def chosen_exposures(result: PatchResult, per_band: int = 2) -> list[int]:
@@ -61,18 +53,14 @@ def stamp(pixels: dict) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
     return out, (x0, y0)
 
 
-def stretch(image: dict[str, np.ndarray]) -> FuncNorm:
+def stretch(image: dict[str, np.ndarray]):
     """The asinh stretch shared by data and model: linear in the noise, logarithmic above."""
     sigma = float(np.nanmedian(image["sigma"])) if np.isfinite(image["sigma"]).any() else 1.0
     peak = max(
         (float(np.nanmax(image[k])) for k in ("data", "model") if np.isfinite(image[k]).any()),
         default=sigma,
     )
-    soft = SOFTENING * sigma
-    low, high = -3.0 * sigma, max(peak, 5.0 * sigma)
-    return FuncNorm(
-        (lambda v: np.arcsinh(v / soft), lambda t: np.sinh(t) * soft), vmin=low, vmax=high
-    )
+    return asinh_norm(SOFTENING * sigma, -3.0 * sigma, max(peak, 5.0 * sigma))
 
 
 def plot_patch(result: PatchResult, wcs: dict | None = None, per_band: int = 2) -> Figure:
@@ -90,12 +78,12 @@ def plot_patch(result: PatchResult, wcs: dict | None = None, per_band: int = 2) 
     chosen = chosen_exposures(result, per_band)
     rows = [(e, *stamp(result.pixels[result.exposures[e]])) for e in chosen]
     if not rows:
-        figure = PatchFigure(figsize=(4, 1.5))
+        figure = new_figure(4, 1.5)
         figure.text(0.5, 0.5, f"patch {result.patch_id}: no pixels", ha="center", va="center")
         return figure
     aspects = [image["data"].shape[0] / image["data"].shape[1] for _, image, _ in rows]
     heights = [_PANEL * min(max(a, 0.45), 1.6) + 0.1 for a in aspects]
-    figure = PatchFigure(figsize=(3 * _PANEL + 2.6, sum(heights) + 0.9), layout="constrained")
+    figure = new_figure(3 * _PANEL + 2.6, sum(heights) + 0.9)
     axes = figure.subplots(len(rows), 3, squeeze=False, height_ratios=heights)
     for row, (e, image, corner) in zip(axes, rows, strict=True):
         _draw_row(figure, row, result, e, image, corner, (wcs or {}).get(result.exposures[e]))
@@ -108,10 +96,7 @@ def plot_patch(result: PatchResult, wcs: dict | None = None, per_band: int = 2) 
 
 def write_patch_plot(path, result: PatchResult, wcs: dict | None = None, per_band: int = 2) -> None:
     """Draw `plot_patch` and write it as PNG, atomically."""
-    figure = plot_patch(result, wcs, per_band)
-    FigureCanvasAgg(figure)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+    write_figure(path, plot_patch(result, wcs, per_band))
 
 
 def _headline(result: PatchResult) -> str:
@@ -132,14 +117,14 @@ def _draw_row(figure, row, result, e, image, corner, wcs):
     common = {"origin": "lower", "extent": extent, "interpolation": "nearest"}
     shown = None
     for axis, key in zip(row[:2], ("data", "model"), strict=True):
-        axis.set_facecolor(_MASKED)
+        axis.set_facecolor(MASKED)
         shown = axis.imshow(image[key], cmap="magma", norm=norm, **common)
     bar = figure.colorbar(shown, ax=row[1], fraction=0.05, pad=0.02)
     bar.set_ticks(_ticks(norm))
     bar.ax.tick_params(labelsize=8)
     bar.ax.minorticks_off()
     bar.set_label(f"{result.unit} / pixel", fontsize=8, parse_math=False)
-    row[2].set_facecolor(_MASKED)
+    row[2].set_facecolor(MASKED)
     shown = row[2].imshow(image["chi"], cmap="RdBu_r", vmin=-CHI_LIMIT, vmax=CHI_LIMIT, **common)
     figure.colorbar(shown, ax=row[2], fraction=0.05, pad=0.02).ax.tick_params(labelsize=8)
     spread = float(np.nanstd(image["chi"])) if np.isfinite(image["chi"]).any() else np.nan
@@ -202,17 +187,17 @@ def source_outlines(result: PatchResult, s: int, wcs) -> tuple[tuple, list[np.nd
 
 
 def _mark_sources(row, result, wcs, extent):
-    halo = [patheffects.withStroke(linewidth=1.8, foreground="black")]
+    edge = halo()
     for s, name in enumerate(result.source_ids):
         color = COLORS[s % len(COLORS)]
         center, outlines = source_outlines(result, s, wcs)
         for axis, plain in zip(row, (False, True, True), strict=True):
             for outline in outlines:
                 dark = "black" if axis is row[2] else color
-                axis.plot(*outline.T, color=dark, lw=1.0, path_effects=halo[plain:])
+                axis.plot(*outline.T, color=dark, lw=1.0, path_effects=edge[plain:])
             if not outlines:
                 dark = "black" if axis is row[2] else color
-                axis.plot(*center, marker="+", ms=7, mew=1.1, color=dark, path_effects=halo[plain:])
+                axis.plot(*center, marker="+", ms=7, mew=1.1, color=dark, path_effects=edge[plain:])
         inside = extent[0] < center[0] < extent[1] and extent[2] < center[1] < extent[3]
         if inside:
             top = max((float(o[:, 1].max()) for o in outlines), default=center[1])
@@ -223,7 +208,7 @@ def _mark_sources(row, result, wcs, extent):
                 _short(str(name)), (center[0], top if above else max(bottom, extent[2])),
                 xytext=(0, gap if above else -gap), textcoords="offset points", color=color,
                 fontsize=8, weight="bold", ha="center", va="bottom" if above else "top",
-                path_effects=halo, clip_on=True, parse_math=False,
+                path_effects=edge, clip_on=True, parse_math=False,
             )  # fmt: skip
 
 
@@ -238,16 +223,16 @@ def _mark_compass(axis, wcs, extent):
     scale = float(np.hypot(*north))  # pixels per arcsec
     arm = 0.11 * min(width, height)
     origin = np.array([extent[0] + 0.80 * width, extent[2] + 0.20 * height])
-    halo = [patheffects.withStroke(linewidth=1.8, foreground="black")]
+    edge = halo()
     for vector, letter in ((north, "N"), (east, "E")):
         tip = origin + arm * vector / np.hypot(*vector)
         axis.annotate("", tip, origin, arrowprops={"arrowstyle": "->", "color": "white", "lw": 1})
         beyond = origin + 1.45 * (tip - origin)
         axis.text(*beyond, letter, color="white", fontsize=8, ha="center", va="center",
-                  path_effects=halo)  # fmt: skip
+                  path_effects=edge)  # fmt: skip
     rounds = [k * 10.0**p for p in range(-2, 4) for k in (1, 2, 5)]
     length = max((r for r in rounds if r * scale <= 0.3 * width), default=rounds[0])
     x0, y0 = extent[0] + 0.06 * width, extent[2] + 0.06 * height
-    axis.plot([x0, x0 + length * scale], [y0, y0], color="white", lw=2, path_effects=halo)
+    axis.plot([x0, x0 + length * scale], [y0, y0], color="white", lw=2, path_effects=edge)
     axis.text(x0, y0 + 0.02 * height, f'{length:g}"', color="white", fontsize=8, va="bottom",
-              path_effects=halo)  # fmt: skip
+              path_effects=edge)  # fmt: skip
