@@ -6,7 +6,8 @@ The PSF is that of JWST's F200W filter, four times oversampled, from the folder 
 image given by --psf).
 
 *psfs*: residual / encircled energy (per cent) / centroid (native pixels) of mixtures of PSF images
-of several telescopes in JAXPHO_DATA, as ``make-psf`` finds them.
+of several telescopes in JAXPHO_DATA, as ``make-psf`` finds them, and the processor time of the
+ladder to 4 positive Gaussians and of that to the largest signed mixture.
 
 *galaxies*: Sersic profiles through mixtures and, by GalSim, through the image itself, integrated
 over native pixels: largest difference of the galaxy's peak / of the flux within 5 pixels, per cent.
@@ -36,8 +37,8 @@ from jaxpho.core.fisher import normal_equations  # noqa: E402
 from jaxpho.core.sersic import load_mixture  # noqa: E402
 from jaxpho.data.psfmodel import PSFModel  # noqa: E402
 from jaxpho.fit.posterior import DEFAULT_STATIC, delta_of  # noqa: E402
-from psfmix.fit import fit_mixture  # noqa: E402
 from psfmix.inputs import read_psf_image  # noqa: E402
+from psfmix.ladder import fit_ladder  # noqa: E402
 from psfmix.model import brightness  # noqa: E402
 from psfmix.reduced import reduce_model  # noqa: E402
 from psfmix.reduced_store import format_rungs  # noqa: E402
@@ -62,21 +63,37 @@ SIZE, APERTURE = 101, 5.0
 REDUCED = [(n, r, q) for n in (1.0, 4.0) for q in (1.0, 0.3) for r in (4.0, 8.0, 16.0, 32.0)]
 
 
+def mixtures_of(source, includes=False, kinds=("positive", "signed")):
+    """Mixtures {name: MixtureFit} of an image, and processor time of each kind's ladder, s."""
+    fits, seconds = {}, []
+    for kind in kinds:
+        wanted = SIGNED if kind == "signed" else (4,)
+        rungs = fit_ladder(
+            source.image, range(1, wanted[-1] + 1), signed=kind == "signed",
+            oversample=source.oversample, includes_pixel=includes, normalize="stamp",
+        )  # fmt: skip
+        seconds.append(0.0)
+        for rung in rungs:
+            seconds[-1] += rung.seconds
+            if rung.ngauss in wanted:
+                fits[f"{rung.ngauss} {kind}"] = rung.fit
+    return fits, seconds
+
+
 def psfs_table(folder):
     """Print how good mixtures of many telescopes' PSFs are."""
     rows = []
     for name, (path, includes) in TELESCOPES.items():
         source = read_psf_image(folder / path)
         row = [name]
-        for ngauss, signed in [(4, False), *((n, True) for n in SIGNED)]:
-            fit = fit_mixture(
-                source.image, ngauss=ngauss, signed=signed, oversample=source.oversample,
-                includes_pixel=includes, normalize="stamp",
-            )  # fmt: skip
+        fits, seconds = mixtures_of(source, includes)
+        for fit in fits.values():
             errors = f"{100 * fit.residual:.2f} / {100 * fit.ee_error:.2f}"
             row.append(f"{errors} / {fit.centroid_error:.4f}")
+        row.append(" / ".join(f"{s:.0f}" for s in seconds))
+        print("|", " | ".join(row), "|", flush=True)
         rows.append(row)
-    print(table(["PSF", "4 positive", *(f"{n} signed" for n in SIGNED)], rows))
+    print(table(["PSF", "4 positive", *(f"{n} signed" for n in SIGNED), "s"], rows))
     return rows
 
 
@@ -186,18 +203,11 @@ def main():
         p.error(f"{path} does not exist: set JAXPHO_DATA or give --psf")
     print(environment())
     source = read_psf_image(path)
-    layout = {"oversample": source.oversample, "normalize": "stamp"}
-    wanted = {f"{n} signed": (n, True) for n in SIGNED}
-    if "galaxies" in args.parts:
-        wanted = {"4 positive": (4, False)} | wanted
-    elif "reduced" in args.parts:
-        wanted = {f"{SIGNED[-1]} signed": (SIGNED[-1], True)}
-    else:
-        wanted = {}
-    mixtures = {
-        name: fit_mixture(source.image, ngauss=n, signed=signed, **layout).parameters
-        for name, (n, signed) in wanted.items()
-    }
+    mixtures = {}
+    if {"galaxies", "reduced"} & set(args.parts):
+        kinds = ("positive", "signed") if "galaxies" in args.parts else ("signed",)
+        fits, _ = mixtures_of(source, kinds=kinds)
+        mixtures = {name: fit.parameters for name, fit in fits.items()}
     figures = {}
     if "psfs" in args.parts:
         figures["psfs"] = psfs_table(Path(os.environ.get("JAXPHO_DATA", ".")))

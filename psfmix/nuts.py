@@ -17,7 +17,8 @@ from psfmix.choice import best_draw
 from psfmix.density import Density, likelihood_target, log_likelihood, whitened_mixture
 from psfmix.fit import MixtureFit, build_targets, floor_of, from_array, measure, to_array
 from psfmix.kernels import Rows
-from psfmix.model import AMP, to_free
+from psfmix.model import AMP
+from psfmix.modes import start_mode, whitening
 from psfmix.optioncheck import check_sampling
 from psfmix.posterior import (
     BACKGROUND,
@@ -33,7 +34,8 @@ log = logging.getLogger("psfmix.nuts")
 
 CHUNK = 25
 """Iterations of one call of the compiled program: warm-up and draws share it."""
-_TARGET_ACCEPT = 0.9
+# Acceptance that steps are adapted to, and that of a second run where trajectories diverged.
+_TARGET_ACCEPT = (0.9, 0.98)
 _MAX_TREE_DEPTH = 7
 # Spread of the chains' starts about the mode, in units of the whitened coordinates.
 _SPREAD = 0.5
@@ -45,6 +47,7 @@ class _Settings(NamedTuple):
 
     layout: Layout
     num_warmup: int
+    target_accept: float
 
 
 class _Arguments(NamedTuple):
@@ -80,7 +83,7 @@ class _Sampler:
             step_size=0.5,
             adapt_mass_matrix=True,
             dense_mass=True,
-            target_accept_prob=_TARGET_ACCEPT,
+            target_accept_prob=self.settings.target_accept,
             max_tree_depth=_MAX_TREE_DEPTH,
             find_heuristic_step_size=False,
             model_args=tuple(arguments),
@@ -142,7 +145,10 @@ def sample_mixture(
 
     The chains start around the mode that is nearest to the optimum, in coordinates whitened with
     the Fisher matrix there; step size and a dense mass matrix are adapted from then on, as these
-    posteriors are far from normal.
+    posteriors are far from normal. At a low snr that mode may be sharp and hold a tiny part of the
+    posterior, which a chain leaves late or not at all: the chains then start at the mode near the
+    best round mixtures, if that holds e^5 times more by Laplace's approximation. If trajectories
+    diverge, all is drawn again with smaller steps.
 
     Parameters
     ----------
@@ -207,9 +213,8 @@ def sample_mixture(
     density = Density(
         target, target.peak / snr, kind, float(floor), optimum[:, AMP], start_background
     )
-    centre, curvature = density.mode(_free(optimum, density))
-    found = _run(density, centre, curvature, counts, seed, progress)
     judge, _ = build_targets(image, **layout)
+    found = _sampled(density, *start_mode(optimum, density, judge), counts, seed, progress)
     return _posterior(found, density, judge, optimum, unit, normalize, includes_pixel, counts, seed)
 
 
@@ -241,33 +246,30 @@ def _optimum(start, target, unit, total, normalize, includes_pixel, signed):
     return raw
 
 
-def _free(optimum, density):
-    """Free parameters of the optimum, with the background that fits it best."""
-    layout = density.layout
-    free = to_free(optimum, density.floor, layout.signed)
-    free = free[:, int(layout.fix_amplitude) :].ravel()
-    return np.append(free, density.best_background(optimum)) if layout.fit_bg else free
+def _sampled(density, centre, curvature, counts, seed, progress):
+    """What `_run` finds, with smaller steps where trajectories diverged."""
+    gradients = 0
+    for accept in _TARGET_ACCEPT:
+        found = _run(density, centre, curvature, counts, seed, progress, accept)
+        gradients += found["num_gradients"]
+        if not found["divergences"]:
+            break
+        if accept != _TARGET_ACCEPT[-1]:
+            log.info("%d divergences: drawing again with smaller steps", found["divergences"])
+    return found | {"num_gradients": gradients}
 
 
-def _whitening(curvature):
-    """Symmetric W with W W^T the inverse of a curvature matrix, stable for any scaling."""
-    scale = 1 / np.sqrt(np.diag(curvature))
-    value, basis = np.linalg.eigh(curvature * np.outer(scale, scale))
-    value = np.maximum(value, 1e-8 * value.max())
-    return scale[:, None] * ((basis / np.sqrt(value)) @ basis.T)
-
-
-def _run(density, centre, curvature, counts, seed, progress):
+def _run(density, centre, curvature, counts, seed, progress, accept):
     """Warm up and draw; arrays [iteration, chain, ...] of the draws, and of all the work."""
     warmup = -(-counts["num_warmup"] // CHUNK)
     rounds = -(-counts["num_samples"] // CHUNK)
-    sampler = _sampler(_Settings(density.layout, warmup * CHUNK))
+    sampler = _sampler(_Settings(density.layout, warmup * CHUNK, accept))
     dtype = jnp.asarray(0.0).dtype
     arguments = _Arguments(
         density.rows(centre, dtype),
         Prior(*(jnp.asarray(value, dtype) for value in density.prior)),
         jnp.asarray(centre, dtype),
-        jnp.asarray(_whitening(curvature), dtype),
+        jnp.asarray(whitening(curvature), dtype),
     )
     start_key, key = jax.random.split(jax.random.key(seed))
     shape = (counts["num_chains"], len(centre))

@@ -11,7 +11,7 @@ _TRIAL_STEPS = 25
 _SECOND, _SECOND_SPLIT, _THIRD, _POLISHED = 12, 20, 6, 4
 # Mixtures that differ by less than this, of the peak, are the same to the search.
 _SAME = 1e-3
-_LADDER_TO, _LADDER_STEP, _LADDER_FROM = 3, 2, 3
+_LADDER_FROM = 3
 # Splits of a component: halves this many sigmas to each side, variances up and down by this part.
 _APART, _WIDER = 0.5, 0.4
 _ROUND_STARTS, _STAR_STARTS, _STAR_FROM = 3, 14, 6
@@ -51,46 +51,40 @@ def search(target, coarse, ngauss, options, max_steps):
     if worst_error(plain, target) < _EXCELLENT:
         # A round PSF has few minima: the smaller ones need no search of their own.
         return plain
-    sizes = [*range(1, min(ngauss, _LADDER_TO) + 1)]
-    sizes += reversed(range(ngauss, _LADDER_TO, -_LADDER_STEP))
-    found = list(climb(target, coarse, sizes, options, max_steps, plain=False))
-    best = min((plain, found[-1]), key=lambda fit: _score(fit, target))
-    if len(found) > 1:
-        best = _never_worse(best, found[-2], ngauss, target, options)
-    return best._replace(steps=plain.steps + sum(state.steps for state in found))
+    found = list(climb(target, coarse, range(1, ngauss + 1), options, max_steps, plain))
+    return found[-1]._replace(steps=sum(state.steps for state in found))
 
 
-def climb(target, coarse, sizes, options, max_steps, plain=True):
+def climb(target, coarse, sizes, options, max_steps, last_plain=None):
     """Mixtures of more and more components, each started from the one before as well.
 
     Parameters
     ----------
     sizes : ascending ints
         Numbers of components; the others are those of `search`.
-    plain : bool
-        Search every size without splits as well, which costs half as much again.
+    last_plain : State, optional
+        The last size's mixture without splits, where it is known.
 
     Yields
     ------
     psfmix.lm.State
-        One per size, as soon as it is found.
+        One per size, as soon as it is found; none is worse than the one before.
     """
-    seeds, last = {False: None, True: None}, None
+    sizes = list(sizes)
+    seed, last = None, None
     for n in sizes:
-        found = []
-        for splits in (False, True) if plain else (True,):
-            best, seeds[splits] = _rung(
-                target, coarse, n, seeds[splits], options, max_steps, splits
-            )
-            found.append(best)
-            if worst_error(best, target) < _EXCELLENT:
-                break
+        plain = last_plain if n == sizes[-1] else None
+        if plain is None:
+            plain, _ = _rung(target, coarse, n, None, options, max_steps)
+        found = [plain]
+        if seed is None or worst_error(plain, target) >= _EXCELLENT:
+            split, seed = _rung(target, coarse, n, seed, options, max_steps, splits=True)
+            found.append(split)
         best = min(found, key=lambda fit: _score(fit, target))
-        steps = sum(fit.steps for fit in found)
         if last is not None:
             best = _never_worse(best, last, n, target, options)
         last = best
-        yield best._replace(steps=steps)
+        yield best._replace(steps=sum(fit.steps for fit in found))
 
 
 def _never_worse(best, last, ngauss, target, options):

@@ -12,6 +12,7 @@ from jaxpho.data.psfmodel import PSF_DTYPE
 from jaxpho.errors import InputError
 from psfmix.centroid import moment_rows, weight_widths
 from psfmix.fit import fit_mixture, from_array, render_parameters
+from psfmix.ladder import fit_ladder
 
 # An image that is a mixture is reproduced up to where the minimiser stops.
 EXACT_RESIDUAL = 2e-4
@@ -74,6 +75,17 @@ def test_normalisation_trim_and_centre():
     shift = moved.parameters["xcr"] - unit.parameters["xcr"]
     assert np.allclose(shift, -0.5, atol=0.01)
     assert np.allclose(moved.parameters["ycr"] - unit.parameters["ycr"], 0.5, atol=0.01)
+
+
+def test_more_gaussians_are_never_worse():
+    """Of a telescope's PSF, without and with the ladder: the same."""
+    psf = galsim.OpticalPSF(lam_over_diam=2.0, obscuration=0.3, coma1=0.1, trefoil2=0.1)
+    image = draw(psf, 41, 2)
+    rungs = list(fit_ladder(image, range(1, 4), oversample=2, signed=True))
+    errors = [np.hypot(rung.fit.residual, rung.fit.ee_error) for rung in rungs]
+    assert errors == sorted(errors, reverse=True)
+    alone = fit_mixture(image, oversample=2, ngauss=2, signed=True)
+    assert np.array_equal(alone.parameters, rungs[1].fit.parameters)
 
 
 @pytest.mark.parametrize("ngauss", [3, 6])

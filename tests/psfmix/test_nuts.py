@@ -9,7 +9,8 @@ from jaxpho.errors import InputError
 from psfmix.density import Density, likelihood_target, log_likelihood
 from psfmix.fit import fit_mixture, floor_of, from_array, render_parameters
 from psfmix.kernels import mixture_rows
-from psfmix.nuts import _free, sample_mixture
+from psfmix.modes import free_of
+from psfmix.nuts import sample_mixture
 from psfmix.posterior import COMPONENT_NAMES, diagnose
 from psfmix.priors import Layout, Prior, log_prior
 
@@ -35,20 +36,22 @@ def density_of(image, signed=False, fix_amplitude=False, fit_bg=True, snr=50.0, 
 
 def points(density, raw, count=3):
     rng = np.random.default_rng(1)
-    return [_free(raw, density) + 0.1 * rng.standard_normal(density.layout.size) for _ in range(3)]
+    return [
+        free_of(raw, density) + 0.1 * rng.standard_normal(density.layout.size) for _ in range(3)
+    ]
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_rows_are_the_rendered_image(precision, x64):
     image = star()
     density, raw = density_of(image)
-    rows = density.rows(_free(raw, density), precision)
+    rows = density.rows(free_of(raw, density), precision)
     found = mixture_rows(jnp.asarray(raw, precision), rows)
     expected = render_parameters(from_array(TRUE), image.shape, OVERSAMPLE)
     expected = expected.ravel() * OVERSAMPLE**2 / image.sum()
     # the pixel's fourth cumulant is beyond `render_parameters`: some 1e-4 at this sampling
     np.testing.assert_allclose(found, expected, atol=2e-3 * expected.max())
-    plain = mixture_rows(jnp.asarray(raw), density.rows(_free(raw, density), "float64"))
+    plain = mixture_rows(jnp.asarray(raw), density.rows(free_of(raw, density), "float64"))
     np.testing.assert_allclose(found, plain, atol=SUMS[precision] * float(plain.max()))
 
 
@@ -56,7 +59,7 @@ def test_rows_are_the_rendered_image(precision, x64):
 def test_gradient_of_the_rows(x64, includes):
     """The rule written out by hand, against central differences."""
     density, raw = density_of(star(), includes_pixel=includes)
-    rows = density.rows(_free(raw, density), "float64")
+    rows = density.rows(free_of(raw, density), "float64")
     weight = jnp.asarray(np.random.default_rng(2).standard_normal(len(density.target.x)))
 
     def total(raw):
@@ -75,7 +78,7 @@ def test_gradient_of_the_rows(x64, includes):
 def test_density_in_numpy_and_jax(x64, signed, fix_amplitude):
     """The climb's own float64 density is the sampled one, and its gradient is right."""
     density, raw = density_of(star(0.02), signed, fix_amplitude)
-    start = _free(raw, density)
+    start = free_of(raw, density)
     rows = density.rows(start, "float64")
     prior = Prior(*(jnp.asarray(v) for v in density.prior))
 
