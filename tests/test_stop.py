@@ -11,7 +11,8 @@ from test_run import StandInFit
 
 from jaxpho import cli
 from jaxpho.output.catalog import read_catalog
-from jaxpho.run import patches, stop
+from jaxpho.run import stop
+from jaxpho.superscene import fitting
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +59,7 @@ def test_a_run_stops_before_its_next_patch(monkeypatch, tmp_path, capsys, turned
             raise RuntimeError("INTERNAL: a callback failed")
         return result
 
-    monkeypatch.setattr(patches, "fit_patch", interrupted)
+    monkeypatch.setattr(fitting, "fit_patch", interrupted)
     assert cli.fit_main([str(write_field(tmp_path)), "-q"]) == 130
     assert len(fit.calls) == 1
     if turned:
