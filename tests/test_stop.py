@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from small_field import write_field
@@ -11,20 +10,17 @@ from test_run import StandInFit
 
 from jaxpho import cli
 from jaxpho.output.catalog import read_catalog
-from jaxpho.run import stop
 from jaxpho.superscene import fitting
 
 
 @pytest.fixture(autouse=True)
 def handlers():
     """The signal handlers as they were."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
         signal.signal(number, handler)
-    stop._State.requested = False
 
 
 def swallow(number):
@@ -33,19 +29,6 @@ def swallow(number):
         signal.raise_signal(number)
     except KeyboardInterrupt:
         pass
-
-
-def test_a_lost_interrupt_comes_again(monkeypatch):
-    monkeypatch.setattr(stop, "AGAIN", 0.05)
-    stop.on_signals()
-    with pytest.raises(KeyboardInterrupt), stop.insisting():
-        swallow(signal.SIGTERM)
-        time.sleep(20)
-    time.sleep(0.1)  # and not after it has got through
-    with pytest.raises(KeyboardInterrupt):
-        stop.check()
-    stop.on_signals()
-    stop.check()
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["dropped", "turned into another error"])
