@@ -82,7 +82,7 @@ def measure(name: str, patches: int, sources: int, workers: int) -> dict:
         pass
     memory, done = [], [0]
 
-    def on_done(patch, answer):
+    def on_done(patch, answer, seconds):
         done[0] += 1
         if done[0] % max(patches // 10, 1) == 0:
             memory.append(round(resident(), 1))

@@ -6,7 +6,6 @@ Heavy imports happen inside functions, after the environment is set, so that --h
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from jaxpho.errors import InputError
 from jaxpho.run import stop
 from jaxpho.run.folder import claim
+from jaxpho.run.logs import LogFile, log_to_terminal
 from jaxpho.run.version import version
 
 log = logging.getLogger("jaxpho.cli")
@@ -35,6 +35,8 @@ examples:
   jaxpho-fit --init config.yml        write a commented configuration
   jaxpho-fit config.yml --dry-run     what would be read and fitted, and how long it takes
   jaxpho-fit config.yml --set images.0.psf.ngauss=6 --set sample.method=none
+  jaxpho-fit config.yml --workers 4   the same catalogue, sooner; Ctrl-C stops it in order
+  jaxpho-fit config.yml --resume      go on where it was stopped or killed
 """
 
 
@@ -87,8 +89,21 @@ def fit_parser(prog: str = "jaxpho-fit") -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with a run that was stopped or killed: chains continue where they were and "
-        "end with the very draws of an undisturbed run; optima are computed again",
+        help="go on with a run that was stopped or killed: finished patches stay, chains continue "
+        "where they were, and the catalogue is that of an undisturbed run",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes of this machine that fit patches (default 1; 0: in this one): the "
+        "catalogue is the same for any number",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="fit on the workers of a dask scheduler, tcp://host:port or tls://host:port (with "
+        "engine.certificates), instead",
     )
     parser.add_argument("-q", "--quiet", action="store_true", help="warnings and errors only")
     parser.add_argument("-v", "--verbose", action="store_true", help="debugging messages, too")
@@ -147,11 +162,13 @@ def _fit(args) -> int:
 
     if args.resume and args.overwrite:
         raise InputError("--resume goes on with what --overwrite would delete: give one of them")
-    config = load_config(args.config, args.overrides, args.output)
+    given = {"workers": args.workers, "scheduler": args.scheduler}
+    overrides = [f"engine.{k}={v}" for k, v in given.items() if v is not None]
+    config = load_config(args.config, args.overrides + overrides, args.output)
     folder = Path(config.output)
     if not args.dry_run:
         claim(folder, args.overwrite, Path(args.config), args.resume)
-    configure_backend(config.precision, config.threads)
+    configure_backend(config.precision, config.threads, config.engine.programs)
     terminal = log_to_terminal(args.quiet, args.verbose)
     try:
         from jaxpho.core.backend import check_backend
@@ -167,12 +184,41 @@ def _fit(args) -> int:
             except InputError as error:
                 print(f"the run itself would stop: {error}")
             return 0
-        from jaxpho.run.patches import run
+        from jaxpho.run.fit import FRESH, GO_ON
 
-        with _LogFile(folder / "run.log"):
-            log.info("jaxpho %s, configuration %s", version(), args.config)
-            quiet = args.quiet or not sys.stderr.isatty()
-            return run(config, quiet=quiet, fresh=args.overwrite)
+        mode = FRESH if args.overwrite else GO_ON if args.resume else ""
+        return _run(config, args, mode)
+    finally:
+        logging.getLogger("jaxpho").removeHandler(terminal)
+
+
+def _run(config, args, mode: str) -> int:
+    """The run itself, with its log."""
+    from jaxpho.run.fit import run
+
+    with LogFile(Path(config.output) / "run.log"):
+        log.info("jaxpho %s, configuration %s", version(), args.config)
+        return run(config, args.quiet or not sys.stderr.isatty(), mode)
+
+
+def retry_main(argv=None, prog: str = "jaxpho retry") -> int:
+    """Run `jaxpho retry`; returns the exit code."""
+    from jaxpho.run import retry
+
+    parser = Parser(prog=prog, description=retry.DESCRIPTION)
+    retry.add_arguments(parser)
+    return guarded(prog, parser, _retry, argv)
+
+
+def _retry(args) -> int:
+    from jaxpho.run import retry
+
+    terminal = log_to_terminal(args.quiet, args.verbose)
+    try:
+        config = retry.load(args)
+        configure_backend(config.precision, config.threads, config.engine.programs)
+        args.config = Path(args.run) / "config.yml"
+        return _run(config, args, retry.MODE)
     finally:
         logging.getLogger("jaxpho").removeHandler(terminal)
 
@@ -195,8 +241,15 @@ def _init(target: str, text: str | None = None, then: str = "jaxpho-fit {} --dry
     return 0
 
 
-def configure_backend(precision: str, threads: int) -> None:
-    """Floating point and threads of JAX for this process, before its first computation."""
+def configure_backend(precision: str, threads: int, programs: str = "none") -> None:
+    """Floating point, threads and compiled programs of JAX, before its first computation.
+
+    Parameters
+    ----------
+    precision : "float32" or "float64".
+    threads : of the CPU backend; 0 for all cores.
+    programs : folder of compiled programs, "auto" or "none" (`jaxpho.run.programs`).
+    """
     if threads > 0:
         # XLA's CPU client reads these when it starts
         os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(threads)
@@ -205,74 +258,9 @@ def configure_backend(precision: str, threads: int) -> None:
 
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
+    from jaxpho.run.programs import keep_programs
 
-
-class _TerminalHandler(logging.Handler):
-    """Messages on stderr that do not tear the progress bar."""
-
-    def emit(self, record):
-        from tqdm import tqdm
-
-        # a terminal that is gone does not end a run; the log file has it all
-        with contextlib.suppress(OSError):
-            tqdm.write(self.format(record), file=sys.stderr)
-
-
-class _TerminalFormatter(logging.Formatter):
-    """Information as it is; anything worse begins with its level. Never a traceback."""
-
-    def format(self, record):
-        text = record.getMessage()
-        return text if record.levelno <= logging.INFO else f"{record.levelname.lower()}: {text}"
-
-
-def log_to_terminal(quiet: bool = False, verbose: bool = False) -> logging.Handler:
-    """Attach the terminal to the "jaxpho" and "psfmix" loggers; returns the handler."""
-    handler = _TerminalHandler()
-    handler.setFormatter(_TerminalFormatter())
-    handler.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
-    logger = logging.getLogger("jaxpho")
-    logger.setLevel(logging.DEBUG)
-    logger.propagate = False
-    logger.addHandler(handler)
-    return handler
-
-
-class _LogFile:
-    """The log of a run: all levels, with time and module, tracebacks included.
-
-    It continues that of an earlier run in the same folder.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.before = path.stat().st_size if path.exists() else 0
-            self.handler = logging.FileHandler(path, mode="a", encoding="utf-8")
-        except OSError as error:
-            raise InputError(
-                f"output: {path.parent} cannot be written ({error.strerror})"
-            ) from None
-        self.handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        )
-
-    def __enter__(self):
-        logging.getLogger("jaxpho").addHandler(self.handler)
-
-    def __exit__(self, kind, error, trace):
-        if error is not None:
-            log.debug("the run ended early", exc_info=(kind, error, trace))
-        logging.getLogger("jaxpho").removeHandler(self.handler)
-        self.handler.close()
-        if isinstance(error, InputError):  # nothing was done: leave everything as it was
-            if self.before:
-                os.truncate(self.path, self.before)
-                return
-            self.path.unlink()
-            with contextlib.suppress(OSError):
-                self.path.parent.rmdir()
+    keep_programs(programs)
 
 
 def _verb(
@@ -339,7 +327,7 @@ def _preprocess(args) -> int:
             terminal.setLevel(logging.WARNING)
             print(preprocess.dry_run(config, args))
             return 0
-        with _LogFile(Path(config.stores) / "preprocess.log"):
+        with LogFile(Path(config.stores) / "preprocess.log"):
             log.info("jaxpho %s, configuration %s", version(), args.config)
             return preprocess.run(config, args)
     finally:
@@ -355,6 +343,7 @@ VERBS = {
         _verb("status", "run", "RUN", "run directory"),
         "how far a run is, from any host",
     ),
+    "retry": (retry_main, "fit the sources of failed patches of a run again"),
     "export": (
         _verb("export", "run", "RUN", "run directory"),
         "catalogues, chains, regions, images and cutouts of a run",

@@ -17,6 +17,7 @@ from jaxpho.errors import InputError
 from jaxpho.example import example_yaml
 from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
 from jaxpho.schema import Context, build, describe, option, to_plain
+from jaxpho.superscene.options import EngineOptions
 
 HEADER = """\
 ## Configuration of jaxpho-fit. Lines beginning with "##" explain; lines beginning with "#" show
@@ -65,9 +66,25 @@ class PatchOptions:
         "fixed",
         "overlapping sources of another patch are modelled at their latest values, or ignored",
     )
-    sweeps: int = option(
-        2, "times that a patch with neighbours in another patch is fitted", ge=1, le=10
+    sweeps: int | None = option(
+        None,
+        "times that a source with neighbours in another patch is fitted: 2 by default; where it is "
+        "drawn from 4, each time sample.num_samples draws a chain, the neighbours at their latest "
+        "draws (docs/superscene.md)",
+        ge=1,
+        le=1000,
     )
+    optimize_first: bool = option(
+        True, "such sources are optimised once before any of them is drawn from"
+    )
+    span: float | None = option(
+        None, "largest distance of the sources of a patch from its first (default: twice "
+        "max_radius)", unit="arcsec", gt=0,
+    )  # fmt: skip
+    big_links: int | None = option(
+        None, "a source that overlaps more others than this is fitted in patches of its own, and "
+        "held in those of the others (default: twice max_active)", ge=1,
+    )  # fmt: skip
 
 
 @dataclass
@@ -127,6 +144,7 @@ class Config:
     sample: SampleOptions = option(SampleOptions, "posterior sampling")
     patches: PatchOptions = option(PatchOptions, "how the field is cut into joint fits")
     products: ProductOptions = option(ProductOptions, "which files are written")
+    engine: EngineOptions = option(EngineOptions, "where patches are fitted")
     root: str | None = option(
         None, "folder that relative paths of images and peaks start from (default: the folder "
         "of this file)", path=True,

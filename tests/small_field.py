@@ -58,6 +58,7 @@ def write_field(folder, sources=SOURCES, size=SIZE, **extra):
         ],
         "peaks": {"file": "peaks.csv"},
         "sample": {"method": "none"},
+        "engine": {"workers": 0, "programs": "none"},
         "patches": {"min_radius": 1.0, "max_radius": 1.6},
         **extra,
     }

@@ -150,7 +150,7 @@ def test_log_file_keeps_tracebacks_and_the_terminal_does_not(tmp_path, capsys):
     log = logging.getLogger("jaxpho.test")
     handler = cli.log_to_terminal()
     try:
-        with cli._LogFile(tmp_path / "run" / "run.log"):
+        with cli.LogFile(tmp_path / "run" / "run.log"):
             try:
                 raise ValueError("broken patch")
             except ValueError:
@@ -163,7 +163,7 @@ def test_log_file_keeps_tracebacks_and_the_terminal_does_not(tmp_path, capsys):
     text = (tmp_path / "run" / "run.log").read_text()
     assert "Traceback" in text
     # wrong input leaves the log of an earlier run as it was
-    with pytest.raises(cli.InputError), cli._LogFile(tmp_path / "run" / "run.log"):
+    with pytest.raises(cli.InputError), cli.LogFile(tmp_path / "run" / "run.log"):
         log.error("something else")
         raise cli.InputError("no such file")
     assert (tmp_path / "run" / "run.log").read_text() == text

@@ -20,8 +20,9 @@ from jaxpho.fit.result import PatchResult
 from jaxpho.output.catalog import read_catalog
 from jaxpho.output.residuals import read_residuals
 from jaxpho.output.samples import read_samples
-from jaxpho.run import patches, products
+from jaxpho.run import products
 from jaxpho.run.field import load_field
+from jaxpho.superscene import fitting
 
 FAR = ("9", 300.0, 0.0, "point")
 
@@ -53,7 +54,7 @@ class StandInFit:
         )
         if self.stops is not None and len(self.calls) > self.stops:
             raise KeyboardInterrupt
-        if self.fails & {str(p.id) for p in peaks}:
+        if self.fails & {str(p.id) for p in free}:
             raise FloatingPointError("singular matrix\nof many lines")
         start = {"flux": 100.0, "ra": 0.01, "dec": 0.0, "rhalf": 0.5, "sersic": 1.0, "e1": 0.1,
                  "e2": 0.0}  # fmt: skip
@@ -80,7 +81,7 @@ class StandInFit:
 
 
 def run(monkeypatch, folder, fit, *arguments, **extra):
-    monkeypatch.setattr(patches, "fit_patch", fit)
+    monkeypatch.setattr(fitting, "fit_patch", fit)
     sources = extra.pop("sources", SOURCES)
     path = folder / "config.yml"
     path = path if path.exists() else write_field(folder, sources, **extra)
@@ -96,7 +97,7 @@ def test_products_of_a_good_run(monkeypatch, tmp_path):
     patch_files = {f"patches/patch{i}{end}" for i in (0, 1)
                    for end in ("_samples.h5", "_residuals.h5", ".png")}  # fmt: skip
     images = {"images/g_g1.fits", "images/g_g2.fits", "images/r_r1.fits"}
-    own = {"catalog.fits", "config.yml", "noise.ecsv", "run.log", "status.json"}
+    own = {"catalog.fits", "config.yml", "noise.ecsv", "run.log", "status.json", "ledger.db"}
     assert found == own | patch_files | images
     table = read_catalog(out / "catalog.fits")
     assert list(table["id"]) == ["1", "2", "3"]
@@ -143,7 +144,9 @@ def test_a_failing_patch_is_flagged_and_the_rest_finishes(monkeypatch, tmp_path,
     log = (tmp_path / "run" / "run.log").read_text()
     assert "Traceback" in log and "FloatingPointError" in log
     err = capsys.readouterr().err
-    assert "failed (singular matrix): sources 1" in err and "Traceback" not in err
+    assert (
+        "failed (FloatingPointError: singular matrix): sources 1" in err and "Traceback" not in err
+    )
 
 
 def test_one_source_never_costs_its_neighbours_their_fit(monkeypatch, tmp_path, capsys):
@@ -153,25 +156,27 @@ def test_one_source_never_costs_its_neighbours_their_fit(monkeypatch, tmp_path, 
     table = read_catalog(tmp_path / "run" / "catalog.fits")
     assert list(table["flag_names"]) == ["", "failed", ""]
     assert list(np.isfinite(table["flux_g_err"])) == [True, False, True]
-    assert [ids for _, ids, _ in fit.calls if "2" in ids or "3" in ids] == [
-        ["2", "3"], ["2"], ["3"], ["3"],
-    ]  # fmt: skip
+    calls = [(ids, [str(p.id) for p in held]) for _, ids, held in fit.calls if ids != ["1"]]
+    # with another seed; then cut in two, of which each sees the other one, with another seed again
+    joint, first, second = (["2", "3"], []), (["2"], ["3"]), (["3"], ["2"])
+    assert calls == [joint, joint, first, first, second] or calls == [joint, joint, second, *(
+        [first] * 2)]  # fmt: skip
     assert "sources 2" in capsys.readouterr().err
-    assert (tmp_path / "run" / "patches" / "patch0.png").exists()
+    assert len(list((tmp_path / "run" / "patches").glob("patch0[ab].png"))) == 1
 
 
-def test_sources_that_only_fail_together_keep_their_own_fits(monkeypatch, tmp_path):
+def test_sources_that_only_fail_together_are_fitted_in_parts(monkeypatch, tmp_path):
     fit = StandInFit()
 
     def fails_jointly(packed, peaks, options, sampling, **kwargs):
-        if len(peaks) > 1:
+        if sum("all" not in p.fixed for p in peaks) > 1:
             raise FloatingPointError("not finite")
         return fit(packed, peaks, options, sampling, **kwargs)
 
     run(monkeypatch, tmp_path, fails_jointly)
     table = read_catalog(tmp_path / "run" / "catalog.fits")
-    assert np.isfinite(table["flux_g_err"]).all()
-    assert list(table["flag_names"]) == ["", *["no_convergence,blended"] * 2]
+    assert np.isfinite(table["flux_g_err"]).all() and (table["flags"] == 0).all()
+    assert list(table["patch"][1:]) == [int(table["patch"][1])] * 2
 
 
 def test_like_sources_at_one_position_are_named(tmp_path, caplog):
@@ -207,7 +212,7 @@ def test_neighbours_across_a_cut_are_held_at_their_latest_values(monkeypatch, tm
         assert [str(p.id) for p in held] == [{"2": "3", "3": "2"}[ids[0]]]
         assert held[0].flux["flux", "g"] == 100.0
         assert held[0].fixed == {"all"}
-    result = read_samples(tmp_path / "run" / "patches" / f"patch{split[2][0]}_samples.h5")
+    result = read_samples(tmp_path / "run" / "patches" / f"patch{split[-1][0]}_samples.h5")
     assert len(result.source_ids) == 2
     assert len(read_catalog(tmp_path / "run" / "catalog.fits")) == 3
 
@@ -245,12 +250,13 @@ def test_failed_sampling_falls_back_to_laplace(monkeypatch, tmp_path):
 
 
 def test_files_that_cannot_be_written_do_not_end_the_run(monkeypatch, tmp_path, capsys):
-    def full(path, result, warmup):
+    def full(path, result):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(products, "write_samples", full)
+    monkeypatch.setattr(products, "write_residuals", full)
     assert run(monkeypatch, tmp_path, StandInFit()) == 1
-    assert "files not written (No space left on device)" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "patch0_residuals.h5 not written (OSError: No space left on device)" in err
     assert len(read_catalog(tmp_path / "run" / "catalog.fits")) == 3
 
 
@@ -349,6 +355,13 @@ def test_a_type_that_forcepho_lacks(monkeypatch, tmp_path):
                 rename = {"flux": "flux_disk", "rhalf": "rhalf_disk", "sersic": "sersic_disk",
                           "e1": "e1_disk", "e2": "e2_disk"}  # fmt: skip
                 result.labels = [(o, rename.get(n, n), b) for o, n, b in result.labels]
+                bulge = {"flux_bulge": 0.0, "rhalf_bulge": 0.1, "sersic_bulge": 4.0,
+                         "e1_bulge": 0.0, "e2_bulge": 0.0}  # fmt: skip
+                result.fixed |= {
+                    (0, n, b): v
+                    for n, v in bulge.items()
+                    for b in (packed.bands if n == "flux_bulge" else [""])
+                }
             return result
 
     on = ["--set", "products.forcepho=true"]
@@ -414,8 +427,9 @@ def test_a_failed_second_sweep_leaves_the_first(monkeypatch, tmp_path, capsys):
     fit, count = StandInFit(), Counter()
 
     def fails_later(packed, peaks, *args, **kwargs):
-        count[kwargs["patch_id"]] += 1
-        if count[kwargs["patch_id"]] > 1:
+        name = str(peaks[0].id)
+        count[name] += 1
+        if count[name] > 1:
             raise FloatingPointError("not finite")
         return fit(packed, peaks, *args, **kwargs)
 
@@ -425,7 +439,7 @@ def test_a_failed_second_sweep_leaves_the_first(monkeypatch, tmp_path, capsys):
     assert list(table["flux_g"]) == [100.0] * 3 and np.isfinite(table["flux_g_err"]).all()
     assert list(table["flag_names"]) == ["", *["no_convergence"] * 2]
     assert list(table["flags"] > 0) == [False, True, True]
-    assert "failed (not finite): sources" in capsys.readouterr().err
+    assert "failed (FloatingPointError: not finite): sources" in capsys.readouterr().err
 
 
 def test_warnings_of_libraries_are_in_the_log_once(monkeypatch, tmp_path, capfd):
@@ -435,7 +449,7 @@ def test_warnings_of_libraries_are_in_the_log_once(monkeypatch, tmp_path, capfd)
         warnings.warn("'electon' did not parse", UnitsWarning, stacklevel=1)
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(patches, "fit_patch", warns)
+    monkeypatch.setattr(fitting, "fit_patch", warns)
     path = write_field(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("always")

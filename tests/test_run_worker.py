@@ -25,7 +25,7 @@ def test_a_worker_reads_its_exposures_and_mixtures(tmp_path):
     task = worker.prepare(worker.context_of(path, tmp_path / "psf_mixtures.h5", tmp_path / "out"))
     assert [e.name for e in task.exposures] == ["g1", "g2", "r1"]
     assert all(isinstance(e.psf, PSFModel) for e in task.exposures)
-    assert (task.bands, task.mixture, task.n_radii) == (["g", "r"], "k12", 12)
+    assert (task.bands, task.mixture, task.finer) == (["g", "r"], "k12", True)
     assert task.sample.method == "none" and task.precision == "float32"
 
 
@@ -44,7 +44,7 @@ def test_processes_fit_a_field_and_draw_the_same_when_alone(tmp_path):
             found.peaks, config.bands, found.radius,
             SceneOptions(target=60, per_patch=30, max_active=1),
         )  # fmt: skip
-        context = worker.context_of(path, tmp_path / "psf_mixtures.h5", folder / "patches")
+        context = worker.context_of(path, tmp_path / "psf_mixtures.h5", folder)
         engine = ChildEngine(Work("jaxpho.run.worker", context), workers, limit=500)
         assert run(folder, state, engine).end == "finished"
         assert state.counts == {"done": 3, "failed": 0, "waiting": 0}

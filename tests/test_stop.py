@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from small_field import write_field
@@ -11,19 +10,17 @@ from test_run import StandInFit
 
 from jaxpho import cli
 from jaxpho.output.catalog import read_catalog
-from jaxpho.run import patches, stop
+from jaxpho.superscene import fitting
 
 
 @pytest.fixture(autouse=True)
 def handlers():
     """The signal handlers as they were."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in before.items():
         signal.signal(number, handler)
-    stop._State.requested = False
 
 
 def swallow(number):
@@ -32,19 +29,6 @@ def swallow(number):
         signal.raise_signal(number)
     except KeyboardInterrupt:
         pass
-
-
-def test_a_lost_interrupt_comes_again(monkeypatch):
-    monkeypatch.setattr(stop, "AGAIN", 0.05)
-    stop.on_signals()
-    with pytest.raises(KeyboardInterrupt), stop.insisting():
-        swallow(signal.SIGTERM)
-        time.sleep(20)
-    time.sleep(0.1)  # and not after it has got through
-    with pytest.raises(KeyboardInterrupt):
-        stop.check()
-    stop.on_signals()
-    stop.check()
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["dropped", "turned into another error"])
@@ -58,7 +42,7 @@ def test_a_run_stops_before_its_next_patch(monkeypatch, tmp_path, capsys, turned
             raise RuntimeError("INTERNAL: a callback failed")
         return result
 
-    monkeypatch.setattr(patches, "fit_patch", interrupted)
+    monkeypatch.setattr(fitting, "fit_patch", interrupted)
     assert cli.fit_main([str(write_field(tmp_path)), "-q"]) == 130
     assert len(fit.calls) == 1
     if turned:

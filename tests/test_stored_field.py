@@ -1,7 +1,5 @@
 """A fit from stores: the same plan as from the images, and only the super-pixels that it needs."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import yaml
@@ -18,7 +16,9 @@ from jaxpho.data.sky import blank_statistics
 from jaxpho.data.storepack import StoredExposure, read_stores
 from jaxpho.run.estimate import dry_run
 from jaxpho.run.field import load_field
-from jaxpho.run.patches import RunState, fit_region
+from jaxpho.run.scenestate import rehearse, scene_of
+from jaxpho.run.worker import task_of
+from jaxpho.superscene import fitting
 
 SIZE = 320  # pixels: far more than the sources of the field need
 NUISANCES = {"sky": {"nuisance": "plane"}, "astrometry": {"offset_sigma": 0.02}}
@@ -110,7 +110,7 @@ def test_planning_reads_headers_and_the_pixels_of_sources(folder, monkeypatch):
     found = load_field(config)
     np.testing.assert_array_equal(found.fraction, direct.fraction)
     assert 0 < found.fraction[0, 0] < 1  # the masked pixels count
-    assert found.regions == direct.regions
+    assert rehearse(scene_of(config, found)) == rehearse(scene_of(config, direct))
     for one, other in zip(found.peaks, direct.peaks, strict=True):
         for name, value in other.values.items():
             assert one.values[name] == pytest.approx(value, rel=1e-5), name
@@ -149,15 +149,7 @@ def test_dry_runs_say_the_same(folder, monkeypatch):
 
 
 def test_a_patch_is_packed_from_the_exposures_near_it(folder, monkeypatch):
-    from jaxpho.run import patches
-
     given = []
-
-    def fit(packed, *_, **__):
-        given.append(packed)
-        return SimpleNamespace(diagnostics={})
-
-    monkeypatch.setattr(patches, "fit_patch", fit)
     for stored in (False, True):
         config = configuration(folder, stored, sources={"sersic_mixture": "k12"})
         found = load_field(config)
@@ -165,7 +157,11 @@ def test_a_patch_is_packed_from_the_exposures_near_it(folder, monkeypatch):
             exposure.psf = round_psf()
         if stored:
             reads = Counter(monkeypatch)
-        fit_region(RunState(config, found), found.regions[0])
+        first = rehearse(scene_of(config, found))[0]
+        peaks = [found.peaks[i] for i in first.active]
+        radii = [float(found.radius[i]) for i in first.active]
+        task = task_of(config, found.exposures, folder / "run")
+        given.append(fitting.pack(task, peaks, radii, "k12")[0])
     direct, packed = (p.to_numpy() for p in given)
     for name in direct:
         np.testing.assert_allclose(packed[name], direct[name], rtol=4e-7, atol=1e-6, err_msg=name)

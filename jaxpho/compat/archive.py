@@ -54,7 +54,12 @@ class Archive:
         self.patches: list[str] = []
 
     def add(
-        self, result: PatchResult, membership: Membership, radius: float, residuals: Path | None
+        self,
+        result: PatchResult,
+        membership: Membership,
+        radius: float,
+        residuals: Path | None,
+        name: str = "",
     ) -> None:
         """Write the samples of a patch, and its residuals where there are any.
 
@@ -64,13 +69,15 @@ class Archive:
         membership : Membership
         radius : of the patch, arcsec.
         residuals : the file of residuals in our run directory, whose layout is forcepho's.
+        name : of the patch; by default its number.
 
         Raises
         ------
         InputError
             For sources that are not single profiles.
         """
-        stem = self.folder / "patches" / f"patch{result.patch_id}"
+        patch = name or str(result.patch_id)
+        stem = self.folder / "patches" / f"patch{patch}"
         final = write_forcepho_samples(
             f"{stem}_samples.h5", result, membership,
             radius=radius, config=self.config, warmup=self.warmup,
@@ -79,8 +86,9 @@ class Archive:
             with writing(f"{stem}_residuals.h5") as temporary:
                 link_or_copy(residuals, temporary)
         final["is_active"], final["is_valid"] = 0, 1
+        for key in ("n_iter", "n_patch"):
+            final[key] += self.table[key][final["source_index"]]
         self.table[final["source_index"]] = final
-        patch = str(result.patch_id)
         for index in final["source_index"].tolist():
             self.sources.setdefault(index, []).append(patch)
         self.patches.append(patch)

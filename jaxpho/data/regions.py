@@ -1,33 +1,9 @@
-"""Cutting a field into patches: groups of sources whose areas of influence overlap.
-
-Friends-of-friends on the radii of influence. A group above the size limit is split, and the
-sources across the cut are handed to the other side as fixed neighbours.
-"""
+"""Which sources overlap, on the sphere."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
-
-
-@dataclass
-class Region:
-    """The sources of one patch, as indices into the list of peaks.
-
-    Attributes
-    ----------
-    patch_id : number of the patch.
-    active : fitted here; every source is active in exactly one region.
-    fixed : active elsewhere, overlapping a source that is active here.
-    """
-
-    patch_id: int
-    active: list[int]
-    fixed: list[int]
 
 
 def unit_vectors(ra, dec) -> np.ndarray:
@@ -72,67 +48,3 @@ def overlapping_pairs(ra, dec, radius) -> np.ndarray:
 
 def _chord(arcsec):
     return 2 * np.sin(np.deg2rad(np.asarray(arcsec) / 3600.0) / 2)
-
-
-def cut_field(ra, dec, radius, max_active: int = 12, priority=None) -> list[Region]:
-    """Cut a field into regions of jointly fitted sources.
-
-    Parameters
-    ----------
-    ra, dec : [n] degrees.
-    radius : [n] radius of influence, arcsec.
-    max_active : largest number of active sources of a region.
-    priority : [n], for example fluxes; regions come in descending order of their largest
-        value, so that bright sources are known when their neighbours are fitted. Default: in
-        the order of the sources.
-
-    Returns
-    -------
-    list of Region
-        `active` and `fixed` are sorted.
-    """
-    n = len(ra)
-    if n == 0:
-        return []
-    pairs = overlapping_pairs(ra, dec, radius)
-    links = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    _, group = connected_components(links, directed=False)
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-    points = unit_vectors(ra, dec)
-    parts: list[np.ndarray] = []
-    for members in np.split(order, starts[1:]):
-        parts += _split(members, points, max_active)
-    home = np.empty(n, int)
-    for number, part in enumerate(parts):
-        home[part] = number
-    across: list[set] = [set() for _ in parts]
-    for i, j in pairs[home[pairs[:, 0]] != home[pairs[:, 1]]]:
-        across[home[i]].add(int(j))
-        across[home[j]].add(int(i))
-    if priority is None:
-        rank = [-float(part.min()) for part in parts]
-    else:
-        value = np.nan_to_num(np.asarray(priority, float), nan=-np.inf)
-        rank = [float(value[part].max()) for part in parts]
-    sequence = sorted(range(len(parts)), key=lambda k: (-rank[k], int(parts[k].min())))
-    return [
-        Region(number, sorted(int(i) for i in parts[k]), sorted(across[k]))
-        for number, k in enumerate(sequence)
-    ]
-
-
-def _split(members: np.ndarray, points: np.ndarray, limit: int) -> list[np.ndarray]:
-    """Halve a group along its longest direction, at the widest gap near the middle."""
-    if len(members) <= limit:
-        return [np.sort(members)]
-    local = points[members] - points[members].mean(axis=0)
-    _, _, axes = np.linalg.svd(local, full_matrices=False)
-    along = local @ axes[0]
-    order = np.argsort(along, kind="stable")
-    n = len(members)
-    low = max(n // 3, 1)
-    high = max(n - n // 3, low + 1)
-    gaps = np.diff(along[order])[low - 1 : high - 1]
-    cut = low + int(np.argmax(gaps))
-    return _split(members[order[:cut]], points, limit) + _split(members[order[cut:]], points, limit)

@@ -26,7 +26,7 @@ _TABLE = (
     ("at_bound", "a parameter of the source lies at the edge of its allowed range"),
     (
         "no_convergence",
-        "the optimiser had not converged, or a later sweep failed and an earlier fit stands",
+        "the optimiser had not converged, or a later patch failed and earlier fits stand",
     ),
     ("divergences", "the sampler had divergent transitions in this patch"),
     ("low_ess", "fewer effective samples of a parameter than asked for (sample.min_ess)"),
@@ -50,8 +50,12 @@ _TABLE = (
         "the data hardly constrain a parameter: its error is that of the prior (parameters with "
         "a normal or log_normal prior of the configuration do not count)",
     ),
-    ("timeout", "reserved for fits that run out of time; no run sets it"),
-    ("unfinished", "the run was stopped before it came to the source: values are starts"),
+    ("timeout", "the patch took longer than allowed (engine.limit) and was stopped"),
+    (
+        "unfinished",
+        "the run was stopped before the source had all its fits: values are of the patches so far, "
+        "or starts",
+    ),
     ("piled_up", "draws of a parameter pile up at the edge of its allowed range"),
     (
         "low_ebfmi",

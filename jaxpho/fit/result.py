@@ -51,6 +51,8 @@ class PatchResult:
     choices : [S] how `auto` chose the type: {"type", "chi2": {type: chi2 minus that of the chosen
         type}, "score": the same with the penalty}, or None.
     messages : what was decided, and warnings.
+    n_active : how many of the sources, the first ones, were fitted here; the others are neighbours
+        that were held. None where this is not known.
     seconds : wall time by stage.
     """
 
@@ -90,6 +92,7 @@ class PatchResult:
     choices: list[dict | None] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     seconds: dict = field(default_factory=dict)
+    n_active: int | None = None
 
     def __post_init__(self):
         npar, nsource, nexp = len(self.labels), len(self.source_ids), len(self.exposures)

@@ -10,6 +10,7 @@ import numpy as np
 from astropy.table import Column, Table
 
 from jaxpho.errors import InputError
+from jaxpho.fit import flags
 from jaxpho.fit.result import PatchResult
 from jaxpho.output import columns as registry
 from jaxpho.output.catalog import components_of, make_table
@@ -73,7 +74,11 @@ class FinalTables:
                 if s in own else {} for s in range(len(result.source_ids))
             ]  # fmt: skip
         for kind, rows in made.items():
-            self.rows[kind].update({str(result.source_ids[s]): rows[s] for s in own})
+            for s in own:
+                row = self.rows[kind][str(result.source_ids[s])] = rows[s]
+                if kind != CHAINS:  # what befell a source after this patch
+                    row["flags"] |= self.run.flags(result.source_ids[s])
+                    row["flag_names"] = ",".join(flags.decode(row["flags"]))
 
     def tables(self) -> dict[str, Table]:
         """Name -> table: the optimum; where there are draws, their catalogue and the chains.
@@ -186,5 +191,5 @@ def collect(run: RunFiles, tables: FinalTables, progress=iter) -> None:
     run, tables : what is read, and where it goes.
     progress : wraps the iterator over the patches.
     """
-    for path, result in progress(run.results()):
+    for path, result in progress(run.sources()):
         run.attempt(path, lambda _, found=result: tables.add(found) or True)

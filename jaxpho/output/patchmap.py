@@ -11,7 +11,7 @@ import numpy as np
 from jaxpho.data.hdf5 import open_hdf5
 from jaxpho.output.derived import sky_position
 from jaxpho.output.images import source_positions
-from jaxpho.output.runfiles import RunFiles
+from jaxpho.output.runfiles import RunFiles, number_of
 from jaxpho.output.samples import read_samples
 
 ALONE = 1.0
@@ -72,19 +72,20 @@ def _reach(item, dec: float) -> float:
     return float(np.hypot(*(pixels @ inverse.T + offset).T).max())
 
 
-def patch_circles(run: RunFiles, progress=iter) -> dict[int, tuple[float, float, float]]:
-    """Number of a patch -> circle around its pixels, or its sources where those are not kept."""
+def patch_circles(run: RunFiles, progress=iter) -> dict[str, tuple[float, float, float]]:
+    """Name of a patch -> circle around its pixels, or its sources where those are not kept."""
     out = {}
-    for number in progress(sorted(set(run.residuals) | set(run.samples))):
-        if number in run.residuals:
-            found = run.attempt(run.residuals[number], contents_of)
+    names = set(run.residuals) | set(run.samples)
+    for name in progress(sorted(names, key=lambda name: (number_of(name), name))):
+        if name in run.residuals:
+            found = run.attempt(run.residuals[name], contents_of)
             if found is not None and found.circle is not None:
-                out[number] = found.circle
+                out[name] = found.circle
                 continue
-        if number in run.samples:
-            found = run.attempt(run.samples[number], _circle_of_sources)
+        if name in run.samples:
+            found = run.attempt(run.samples[name], _circle_of_sources)
             if found is not None:
-                out[number] = found
+                out[name] = found
     return out
 
 
@@ -102,15 +103,17 @@ def own_positions(run: RunFiles) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     for _, result in run.results():
         ra, dec = source_positions(result)
         own = run.owned(result)
-        out[result.patch_id] = (ra[own], dec[own]) if own else sky_position(result.reference, 0, 0)
+        place = (ra[own], dec[own]) if own else sky_position(result.reference, 0, 0)
+        known = out.get(result.patch_id, ([], []))  # of the other part of a patch that was cut
+        out[result.patch_id] = tuple(np.append(a, b) for a, b in zip(known, place, strict=True))
     return out
 
 
 def index_exposures(run: RunFiles, progress=iter) -> dict[tuple[str, str], list[PatchPart]]:
     """(band, exposure) -> its pixels in the patches, in the order of the patches."""
     out: dict = {}
-    for number, path in progress(run.residuals.items()):
+    for name, path in progress(run.residuals.items()):
         found = run.attempt(path, contents_of)
         for key, where in () if found is None else found.parts.items():
-            out.setdefault(key, []).append(PatchPart(number, path, where))
+            out.setdefault(key, []).append(PatchPart(number_of(name), path, where))
     return out

@@ -42,6 +42,8 @@ def write_samples(path, result: PatchResult, warmup: bool = True) -> None:
         f.attrs["format"] = FORMAT
         f.attrs["patch_id"] = result.patch_id
         f.attrs["unit"] = result.unit
+        if result.n_active is not None:
+            f.attrs["n_active"] = int(result.n_active)
         f.attrs["reference"] = np.asarray(result.reference, float)
         f.attrs["conventions"] = (
             "ra, dec: offsets in arcsec (RA times cos dec, dec) from `reference` (deg); "
@@ -112,10 +114,19 @@ def read_samples(path, warmup: bool = True) -> PatchResult:
             diagnostics=diagnostics,
             seconds=_read_json(f, "seconds"),
             choices=_read_json(f, "choices") if "choices" in f else [],
+            n_active=int(f.attrs["n_active"]) if "n_active" in f.attrs else None,
             **{name: f[name][()] for name in _ARRAYS},
             **{name: f[name][()] for name in _OPTIONAL if name in f},
             **{name: _read_json(f, name) for name in _LISTS},
         )
+
+
+def read_active(path) -> list[str]:
+    """Names of the sources that a patch has fitted; none where the file does not tell."""
+    with open_hdf5(path, "samples file") as f:
+        if "n_active" not in f.attrs:
+            return []
+        return [str(name) for name in _read_json(f, "source_ids")[: int(f.attrs["n_active"])]]
 
 
 def _write_statistics(group, statistics: dict) -> None:

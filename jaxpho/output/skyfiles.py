@@ -74,20 +74,20 @@ def source_regions(table):
     return Regions(out)
 
 
-def patch_regions(circles: dict[int, tuple[float, float, float]]):
-    """Patches as a `regions.Regions` of circles, labelled with their numbers.
+def patch_regions(circles: dict[str, tuple[float, float, float]]):
+    """Patches as a `regions.Regions` of circles, labelled with their names.
 
     Parameters
     ----------
-    circles : number -> (ra [deg], dec [deg], radius [arcsec]).
+    circles : name -> (ra [deg], dec [deg], radius [arcsec]).
     """
     check_regions("regions")
     from regions import CircleSkyRegion, Regions, RegionVisual
 
     out = []
-    for number, (ra, dec, radius) in circles.items():
+    for name, (ra, dec, radius) in circles.items():
         center = SkyCoord(ra, dec, unit="deg", frame="icrs")
-        look = {"meta": _label(f"patch {number}"), "visual": RegionVisual({"color": "cyan"})}
+        look = {"meta": _label(f"patch {name}"), "visual": RegionVisual({"color": "cyan"})}
         out.append(CircleSkyRegion(center, radius * u.arcsec, **look))
     return Regions(out)
 

@@ -13,9 +13,10 @@ from jaxpho.core.pixel import TILE_PIXELS
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.exposure import PSFInput
 from jaxpho.data.pack import affine_maps, select_pixels
-from jaxpho.data.regions import Region
 from jaxpho.prepare import MAX_POSITIONS, NGAUSS, check_psfs
 from jaxpho.run.field import Field, count_parameters, load_field, n_radii
+from jaxpho.run.scenestate import rehearse, scene_of
+from jaxpho.superscene.policy import OPTIMUM, Patch
 
 # Measured on the demo and the survey images of docs/real_data.md, one CPU core.
 EVALUATION_SECONDS = 5e-9
@@ -34,12 +35,13 @@ PSF_SECONDS_PER_GAUSSIAN = 1.0
 
 
 class PatchCost(NamedTuple):
-    """What a patch takes: padded shape (patches of one shape share programs), sizes, seconds."""
+    """What a patch takes: padded shape (patches of one shape share programs), sizes, seconds of a
+    gradient."""
 
     shape: tuple
     pixels: int
     parameters: int
-    seconds: float
+    call: float
 
 
 def dry_run(config: Config) -> str:
@@ -71,30 +73,35 @@ def dry_run(config: Config) -> str:
     text = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
     lines.append(f"sources: {len(found.peaks)} ({text})")
     lines += [f"  {found.peaks[i].id}: no usable pixel, not fitted" for i in found.lost]
-    costs = [patch_cost(config, found, region) for region in found.regions]
-    for region, cost in zip(found.regions, costs, strict=True):
+    # the fits of all rounds; the same sources come again
+    patches = rehearse(scene_of(config, found))
+    known = {(tuple(p.active), tuple(p.fixed)): p for p in reversed(patches)}
+    costs = {key: patch_cost(config, found, patch) for key, patch in known.items()}
+    fits = Counter((tuple(p.active), tuple(p.fixed)) for p in patches)
+    for key, patch in sorted(known.items(), key=lambda item: int(item[1].name)):
         lines.append(
-            f"  patch {region.patch_id}: {len(region.active)} sources"
-            + (f" + {len(region.fixed)} neighbours" if region.fixed else "")
-            + f", {cost.parameters} parameters, {cost.pixels} pixels"
+            f"  patch {patch.name}: {len(patch.active)} sources"
+            + (f" + {len(patch.fixed)} neighbours" if patch.fixed else "")
+            + f", {costs[key].parameters} parameters, {costs[key].pixels} pixels"
+            + (f", {fits[key]} fits" if fits[key] > 1 else "")
         )
-    shapes = len({cost.shape for cost in costs})
+    shapes = len({cost.shape for cost in costs.values()})
     lines.append(
-        f"total: {len(found.regions)} patches of {shapes} shapes, "
-        f"{sum(cost.parameters for cost in costs)} parameters, "
-        f"{sum(cost.pixels for cost in costs)} pixels"
+        f"total: {len(patches)} patches of {shapes} shapes, "
+        f"{sum(count_parameters(peak, config.bands) for peak in found.fitted)} parameters, "
+        f"{sum(cost.pixels for cost in costs.values())} pixels"
     )
     nuts = config.sample.method != "none"
     compiling = shapes * (MAP_COMPILE_SECONDS + nuts * SAMPLE_COMPILE_SECONDS)
     fitting = sum(
-        cost.seconds * (config.patches.sweeps if region.fixed else 1)
-        for region, cost in zip(found.regions, costs, strict=True)
+        PATCH_SECONDS + calls_of(config, p) * costs[tuple(p.active), tuple(p.fixed)].call
+        for p in patches
     )
     mixtures = psf_seconds(found)
     lines.append(
-        f"estimated time: {_duration(mixtures + compiling + fitting)} on one core, within a factor "
-        f"of 2 or 3 (PSF mixtures {_duration(mixtures)}, compiling {_duration(compiling)}, fitting "
-        f"{_duration(fitting)})"
+        f"estimated time: {_duration(mixtures + compiling + fitting)} on one worker, within a "
+        f"factor of 2 or 3 (PSF mixtures {_duration(mixtures)}, compiling {_duration(compiling)}, "
+        f"fitting {_duration(fitting)})"
     )
     return "\n".join(lines)
 
@@ -112,7 +119,21 @@ def psf_seconds(found: Field) -> float:
     return PSF_SECONDS_PER_GAUSSIAN * sum(jobs.values())
 
 
-def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
+def calls_of(config: Config, patch: Patch) -> float:
+    """Gradients of the fit of a patch."""
+    sample, calls = config.sample, MAP_EVALUATIONS
+    if patch.iterations == OPTIMUM:
+        return calls
+    if sample.method == "svi":
+        return calls + SVI_GRADIENTS * sample.svi_steps
+    if sample.method in ("none", "laplace"):
+        return calls
+    rounds = 1 if patch.fixed else min(ROUNDS, sample.max_rounds)
+    draws = sample.warmup() + rounds * sample.num_samples
+    return calls + GRADIENTS_PER_DRAW * sample.num_chains * draws
+
+
+def patch_cost(config: Config, found: Field, region: Patch) -> PatchCost:
     """What fitting one patch takes, compilation apart."""
     members = [*region.active, *region.fixed]
     peaks = [found.peaks[i] for i in members]
@@ -120,7 +141,7 @@ def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
     reach = np.array([found.radius[i] for i in region.active] + [0.0] * len(region.fixed))
     tiles = pixels = used = 0
     whole = config.patches.pixels == "all"
-    for exposure in found.exposures if whole else found.near(region):
+    for exposure in found.exposures if whole else found.near(region.active):
         select = None
         if not whole:
             crpix, _, d, visible = affine_maps(exposure, ra, dec)
@@ -137,13 +158,7 @@ def patch_cost(config: Config, found: Field, region: Region) -> PatchCost:
         for peak in peaks
         for component in SOURCE_TYPES[peak.type].components
     )
-    sample, calls = config.sample, MAP_EVALUATIONS
-    if sample.method == "svi":
-        calls += SVI_GRADIENTS * sample.svi_steps
-    elif sample.method not in ("none", "laplace"):
-        draws = sample.warmup() + min(ROUNDS, sample.max_rounds) * sample.num_samples
-        calls += GRADIENTS_PER_DRAW * sample.num_chains * draws
-    seconds = PATCH_SECONDS + calls * tiles * TILE_PIXELS * gaussians * EVALUATION_SECONDS
+    seconds = tiles * TILE_PIXELS * gaussians * EVALUATION_SECONDS
     kinds = tuple(sorted(Counter(peak.type for peak in peaks).items()))
     blocks = max(256, 1 << (tiles // 4).bit_length())
     shape = (bucket(used), bucket(len(peaks)), blocks, -(-parameters // 8), kinds)

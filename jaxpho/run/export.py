@@ -296,6 +296,7 @@ def _tables(job: Job) -> None:
     from jaxpho.output.tablefiles import write_table
 
     catalogs, chains = (name in job.wanted for name in ("catalogue", "samples"))
+    job.run.targets = _targets(job)
     tables = final.FinalTables(
         job.run,
         job.apertures,
@@ -320,17 +321,31 @@ def _tables(job: Job) -> None:
         log.info("%s: %d sources, %d columns", name, len(table), len(table.colnames))
 
 
-def _wavelengths(job: Job) -> dict[str, float]:
-    """`fit.wavelengths` of the run: band -> micron; empty where it cannot be read."""
+def _section(job: Job, name: str) -> dict:
+    """A section of the run's configuration; empty where it cannot be read."""
     from jaxpho.config import read_yaml
 
     path = job.run.folder / "config.yml"
     values = job.run.attempt(path, read_yaml) if path.is_file() else None
-    fit = (values or {}).get("fit")
-    found = fit.get("wavelengths") if isinstance(fit, dict) else None
+    found = (values or {}).get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _wavelengths(job: Job) -> dict[str, float]:
+    """`fit.wavelengths` of the run: band -> micron; empty where it cannot be read."""
+    found = _section(job, "fit").get("wavelengths")
     if not isinstance(found, dict):
         return {}
     return {str(k): float(v) for k, v in found.items() if isinstance(v, int | float)}
+
+
+def _targets(job: Job) -> dict[str, float]:
+    """`sample.min_ess` and `sample.max_rhat` of the run."""
+    from jaxpho.fit.options import SampleOptions
+
+    found, known = _section(job, "sample"), SampleOptions()
+    values = {k: found.get(k, getattr(known, k)) for k in ("min_ess", "max_rhat")}
+    return {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
 
 
 def _choose(job: Job) -> None:

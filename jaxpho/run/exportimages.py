@@ -144,7 +144,8 @@ def write_arviz(job) -> None:
     for path, result in job.bar("ArviZ", len(job.run.samples))(job.run.results()):
         if result.samples is None:
             continue
-        target = job.folder / "arviz" / f"patch{result.patch_id}_posterior.nc"
+        name = path.name.replace("_samples.h5", "_posterior.nc")
+        target = job.folder / "arviz" / name
         job.run.attempt(path, lambda _, t=target, r=result: write_inference_data(t, r))
         count += 1
     if count:

@@ -1,10 +1,10 @@
-"""Everything a run knows before it fits: exposures, sources, coverage, patches."""
+"""Everything a run knows before it fits: exposures, sources, coverage."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -17,7 +17,6 @@ from jaxpho.data.exposure import Exposure
 from jaxpho.data.ingest import ImageSet, Skipped, read_images
 from jaxpho.data.moments import fill_starts
 from jaxpho.data.noise import tell_noise
-from jaxpho.data.regions import Region, cut_field
 from jaxpho.data.wcs import world_to_pixel
 from jaxpho.errors import InputError
 from jaxpho.fit import flags
@@ -43,7 +42,6 @@ class Field:
     peaks : every source of the catalogue.
     radius : [n] radius of influence, arcsec.
     fraction : [n, E] share of the core of each source on unmasked pixels of each exposure.
-    regions : patches; indices point into `peaks`. Sources without data are in none.
     mixture : name of the Sersic mixture.
     """
 
@@ -51,7 +49,6 @@ class Field:
     peaks: list[Peak]
     radius: np.ndarray
     fraction: np.ndarray
-    regions: list[Region] = field(default_factory=list)
     mixture: str = "k12"
 
     @property
@@ -59,11 +56,17 @@ class Field:
         """The usable exposures, sorted by band."""
         return self.images.exposures
 
-    def near(self, region: Region) -> list[Exposure]:
-        """Exposures that the active sources of a patch may lie on, their surroundings included."""
-        at = region.active
+    def near(self, sources: Sequence[int]) -> list[Exposure]:
+        """Exposures that sources may lie on, their surroundings included."""
+        at = list(sources)
         ra, dec = (np.array([getattr(self.peaks[i], k) for i in at]) for k in ("ra", "dec"))
         return [e for e in self.exposures if e.near(ra, dec, self.radius[at]).any()]
+
+    @property
+    def fitted(self) -> list[Peak]:
+        """Sources with a usable pixel."""
+        lost = set(self.lost)
+        return [peak for i, peak in enumerate(self.peaks) if i not in lost]
 
     @property
     def lost(self) -> list[int]:
@@ -72,7 +75,7 @@ class Field:
 
 
 def load_field(config: Config, prepare: Callable[[list, list], None] | None = None) -> Field:
-    """Read exposures and peaks, decide who is covered, cut the field into patches.
+    """Read exposures and peaks, decide who is covered.
 
     Parameters
     ----------
@@ -116,31 +119,6 @@ def load_field(config: Config, prepare: Callable[[list, list], None] | None = No
         peak.flags |= _coverage_flags(fraction[i], missed[i])
         if i in lost:
             log.warning("source %s has no usable pixel in any exposure: not fitted", peak.id)
-    kept = [i for i in range(len(peaks)) if i not in lost]
-    regions = cut_field(
-        [peaks[i].ra for i in kept],
-        [peaks[i].dec for i in kept],
-        radius[kept],
-        config.patches.max_active,
-        [_brightness(peaks[i]) for i in kept],
-    )
-    follow = config.patches.neighbours == "fixed"
-    found.regions = [
-        Region(
-            region.patch_id,
-            [kept[i] for i in region.active],
-            [kept[i] for i in region.fixed] if follow else [],
-        )
-        for region in regions
-    ]
-    split = sum(bool(region.fixed) for region in regions)
-    log.info(
-        "%d sources in %d patches of at most %d%s",
-        len(kept),
-        len(regions),
-        max(len(region.active) for region in regions),
-        f"; {split} of them have neighbours in another patch" if split else "",
-    )
     return found
 
 
@@ -187,11 +165,6 @@ def _refuse_foreign_catalogue(exposures, peaks, options: PatchOptions) -> None:
             f"{len(exposures)} exposures (the first is at ra = {first.ra:.6f}, dec = "
             f"{first.dec:.6f} deg): is the catalogue that of this field, in degrees?"
         )
-
-
-def _brightness(peak: Peak) -> float:
-    values = [value for value in peak.flux.values() if np.isfinite(value)]
-    return max(values, default=-np.inf)
 
 
 def covered_by(skipped: Sequence[Skipped], peaks: Sequence[Peak]) -> np.ndarray:

@@ -12,14 +12,17 @@ CATALOG = "catalog.fits"
 CHECKPOINTS = "checkpoints"
 """Folder of the chains that a run is drawing; gone when it has ended."""
 NOISE = "noise.ecsv"
-_PRODUCTS = ("config.yml", "noise.ecsv", "status.json",
+PATCHES = "patches"
+"""Folder of the files of patches."""
+_HALF = ("patches/.patch*.part*", "images/.*.part*", "forcepho/.*.part*",
+         "forcepho/patches/.*.part*", ".*.part*")  # fmt: skip
+"""What a killed run leaves half written."""
+_PRODUCTS = ("config.yml", "noise.ecsv", "status.json", "ledger.db*",
              "patches/patch*_samples.h5", "patches/patch*_residuals.h5",
-             "patches/patch*.png", "patches/.patch*.part*", "images/.*.part*",
-             "patches/patch*_posterior.nc", "forcepho/patches/patch*_samples.h5",
-             "forcepho/patches/patch*_residuals.h5", "forcepho/config.json",
-             "forcepho/*_log.json", "forcepho/.*.part*", "forcepho/patches/.*.part*",
-             ".*.part*")  # fmt: skip
-"""Files of a run, and what a killed run leaves half written, apart from FITS files."""
+             "patches/patch*.png", "patches/patch*_posterior.nc",
+             "forcepho/patches/patch*_samples.h5", "forcepho/patches/patch*_residuals.h5",
+             "forcepho/config.json", "forcepho/*_log.json", *_HALF)  # fmt: skip
+"""Files of a run, apart from FITS files."""
 
 
 def claim(folder: Path, overwrite: bool, config: Path | None = None, resume: bool = False) -> None:
@@ -45,10 +48,10 @@ def claim(folder: Path, overwrite: bool, config: Path | None = None, resume: boo
                 f"output: {folder} holds {path.relative_to(folder)}, which jaxpho did not write "
                 "and a run might replace; give another folder"
             )
-    if not (folder / CATALOG).exists() and not (folder / "patches").exists():
+    if not (folder / CATALOG).exists() and not (folder / PATCHES).exists():
         return
     if not (overwrite or resume):
-        more = "--resume to go on with it, " if (folder / CHECKPOINTS).exists() else ""
+        more = "--resume to go on with it, " if (folder / "ledger.db").exists() else ""
         raise InputError(
             f"output: {folder} holds the results of an earlier run; give {more}--overwrite, or "
             "another folder with --output"
@@ -66,7 +69,7 @@ def protect(folder: Path, inputs) -> None:
     root = folder.resolve()
     for path in inputs:
         file = Path(path).resolve()
-        inside = {root / "images", root / "patches", root / "forcepho"} & set(file.parents)
+        inside = {root / "images", root / PATCHES, root / "forcepho"} & set(file.parents)
         if inside or file == root / CATALOG:
             raise InputError(
                 f"output: {folder} holds the input {path}, which the run would replace; give "
@@ -74,14 +77,16 @@ def protect(folder: Path, inputs) -> None:
             )
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Path, everything: bool = True) -> None:
     """Delete an earlier run's products, once the input has proved usable.
 
     Only files that a run writes are deleted; the log goes on, and fitted PSF mixtures are kept
-    and used again.
+    and used again. Without `everything` only what is half written.
     """
-    found = [path for pattern in _PRODUCTS for path in folder.glob(pattern)]
-    for path in found + [path for path in _fits(folder) if _own(path)]:
+    found = [path for p in (_PRODUCTS if everything else _HALF) for path in folder.glob(p)]
+    if everything:
+        found += [path for path in _fits(folder) if _own(path)]
+    for path in found:
         if path.is_file():
             path.unlink()
 

@@ -1,7 +1,6 @@
 """Interruption: Ctrl-C, SIGTERM (a batch system) and SIGHUP (a closed terminal) end a run in order.
 
-An exception that a signal raises can get lost: where JAX calls Python from C++, or the garbage
-collector does, it is dropped, or comes out as another. A request to stop is therefore remembered.
+While patches are fitted, `jaxpho.superscene.interrupt` answers them instead.
 """
 
 from __future__ import annotations
@@ -12,18 +11,9 @@ import os
 import signal
 import sys
 
-AGAIN = 2.0
-"""Seconds after which a lost interrupt is raised once more."""
-
-
-class _State:
-    requested = False
-    insists = False
-
 
 def on_signals() -> None:
     """Let SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt; SIGHUP stays ignored under nohup."""
-    _State.requested = False
     with contextlib.suppress(ValueError):  # not the main thread: someone else's process
         if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None):
             signal.signal(signal.SIGINT, _stop)
@@ -33,30 +23,7 @@ def on_signals() -> None:
 
 
 def _stop(number, frame) -> None:
-    _State.requested = True
-    if _State.insists:
-        signal.signal(signal.SIGALRM, _stop)
-        signal.setitimer(signal.ITIMER_REAL, AGAIN)
     raise KeyboardInterrupt
-
-
-def check() -> None:
-    """Raise KeyboardInterrupt when a signal has asked for it."""
-    if _State.requested:
-        raise KeyboardInterrupt
-
-
-@contextlib.contextmanager
-def insisting():
-    """Long work within which a lost interrupt comes again, until it has got through."""
-    _State.insists = True
-    try:
-        yield
-    finally:
-        _State.insists = False
-        if _State.requested:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
-    check()
 
 
 def leave(code: int) -> None:

@@ -19,11 +19,15 @@ from jaxpho.data.packing import PackedPatch
 from jaxpho.errors import InputError
 from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
+from jaxpho.fit.links import is_difference
 from jaxpho.fit.options import FitOptions, NoiseOptions, SampleOptions
 from jaxpho.fit.result import PatchResult
+from jaxpho.output.checkpoint import FolderCheckpoint
 from jaxpho.output.derived import sky_position
 from jaxpho.output.samples import write_samples
 from jaxpho.superscene.layout import from_plain, parameter_names, peak_of
+from jaxpho.superscene.policy import OPTIMUM
+from jaxpho.superscene.worker import first_line, kind_of
 
 log = logging.getLogger("jaxpho.fitting")
 
@@ -40,12 +44,16 @@ class Task:
     exposures : with PSF mixtures; pixels are read where a patch needs them.
     bands : of the run.
     fit, sample : options.
-    mixture : Sersic mixture, and `n_radii` its number of Gaussians.
+    mixture : Sersic mixture, as "k12".
+    finer : fit again with a finer mixture where a galaxy needs it.
+    whole : a patch has all pixels of all exposures.
     folder : where the files of samples go, or None.
+    checkpoints : where chains keep their state, one folder for each patch, or None.
     precision : "float32" or "float64".
     warmup : write the draws of the warm-up, too.
-    products : called with (message, result), to write more.
+    products : called with (message, result), to write more; returns what could not be written.
     noise : how the noise of the pixels is treated.
+    machine : what this process computes with, by name and version.
     """
 
     exposures: Sequence[Exposure]
@@ -53,12 +61,15 @@ class Task:
     fit: FitOptions
     sample: SampleOptions
     mixture: str = "k12"
-    n_radii: int = 12
+    finer: bool = False
+    whole: bool = False
     folder: Path | None = None
+    checkpoints: Path | None = None
     precision: str = "float32"
     warmup: bool = True
-    products: Callable[[dict, PatchResult], None] | None = field(default=None)
+    products: Callable[[dict, PatchResult], list[str]] | None = field(default=None)
     noise: NoiseOptions = field(default_factory=NoiseOptions)
+    machine: str = ""
 
 
 def work(task: Task, message: dict) -> dict:
@@ -74,8 +85,9 @@ def work(task: Task, message: dict) -> dict:
     dict
         Per active source `latest` [npar] (the last draw of the first chain, or the optimum
         without draws; positions in degrees), `covariance` [npar, npar] (of the draws, or Laplace;
-        offsets in arcsec; parameters that are held have zeros) and `flags`; `summary` with chi2,
-        npix, gradients, `left_out` (exposures that could not be read) and message.
+        offsets in arcsec; parameters that are held have zeros), `flags` and `types`; `summary` with
+        chi2, npix, gradients, `left_out` (exposures that could not be read), `unwritten` (products
+        that could not be written), machine and message.
 
     Raises
     ------
@@ -83,43 +95,91 @@ def work(task: Task, message: dict) -> dict:
         When no exposure can be read.
     """
     active = [from_plain(source["start"]) for source in message["active"]]
-    held = [_held(source, task.bands) for source in message["fixed"]]
+    held = [_held(source, task) for source in message["fixed"]]
     peaks = active + [peak for peak in held if _shines(peak)]
     radii = [source["radius"] for source in message["active"]]
-    packed, lost = pack(task, peaks, radii)
-    result = fit_patch(
-        packed, peaks, task.fit, _sampling(task.sample, message), mixture=task.mixture,
-        key=jax.random.PRNGKey(message["seed"]), patch_id=_number(message["patch"]),
-        noise=task.noise,
-    )  # fmt: skip
+    result, lost = fit(task, message, peaks, radii)
+    result.n_active = len(active)
     masks = _masks(task, result, active, radii, lost)
+    result.flags = np.asarray(result.flags)
+    result.flags[: len(active)] = [m | p.flags for m, p in zip(masks, active, strict=True)]
     if task.folder is not None:
         write_samples(task.folder / f"patch{message['patch']}_samples.h5", result, task.warmup)
-    if task.products is not None:
-        task.products(message, result)
-    found = [latest(result, s, peak, task.bands) for s, peak in enumerate(active)]
+    unwritten = [] if task.products is None else task.products(message, result)
+    found = [latest(result, s, task) for s in range(len(active))]
     gradients = result.diagnostics.get("gradients", 0)
     gradients += result.diagnostics.get("warmup_gradients", 0)
     return {
         "latest": [row for row, _ in found],
         "covariance": [block for _, block in found],
         "flags": masks,
+        "types": list(result.types[: len(active)]),
         "summary": {
             "chi2": float(np.sum(result.chi2)),
             "npix": int(np.sum(result.npix)),
             "gradients": int(gradients),
             "left_out": lost,
+            "unwritten": unwritten,
+            "machine": task.machine,
             "message": f"left out: {', '.join(lost)}" if lost else "",
         },
     }
 
 
-def _sampling(options: SampleOptions, message: dict) -> SampleOptions:
-    """One round of as many draws per chain as the patch is to have.
+def fit(task: Task, message: dict, peaks, radii) -> tuple[PatchResult, list[str]]:
+    """The fit of a patch, with a finer Sersic mixture where it needs one.
 
-    Whether there are enough, and whether chains agree, is seen in all patches of a source
-    together.
+    Returns
+    -------
+    result
+    lost : names of exposures that could not be read.
     """
+    packed, lost = pack(task, peaks, radii, task.mixture)
+    result = _fit(task, message, peaks, packed, task.mixture, stop_if_coarse=task.finer)
+    needed = result.diagnostics.get("needed", task.mixture)
+    if task.finer and needed != task.mixture:
+        # a galaxy turned out so large and cuspy that it needs a finer mixture
+        log.info("patch %s: fitted again with Sersic mixture %s", message["patch"], needed)
+        packed, lost = pack(task, peaks, radii, needed)
+        result = _fit(task, message, peaks, packed, needed)
+    return result, lost
+
+
+def _fit(task: Task, message: dict, peaks, packed, mixture: str, **more) -> PatchResult:
+    sampling = _sampling(task.sample, message)
+    common = {"noise": task.noise, "mixture": mixture, "patch_id": _number(message["patch"]),
+              "key": jax.random.PRNGKey(message["seed"])} | more  # fmt: skip
+    if sampling.method == "none":
+        return fit_patch(packed, peaks, task.fit, sampling, **common)
+    kept = {}
+    if task.checkpoints is not None:
+        folder = task.checkpoints / f"patch{message['patch']}"
+        kept = {"checkpoint": FolderCheckpoint(folder, sampling.save_every)}
+    try:
+        return fit_patch(packed, peaks, task.fit, sampling, **common, **kept)
+    except (ArithmeticError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError) or kind_of(error) != "raised":
+            raise
+        log.warning("patch %s: sampling failed (%s), Laplace errors instead", message["patch"],
+                    first_line(error))  # fmt: skip
+        log.debug("traceback of patch %s", message["patch"], exc_info=True)
+        plain = replace(sampling, method="none")
+        result = fit_patch(packed, peaks, task.fit, plain, **common)
+        result.flags = np.asarray(result.flags) | flags.bit("low_ess")
+        return result
+
+
+def _sampling(options: SampleOptions, message: dict) -> SampleOptions:
+    """How a patch is sampled.
+
+    One that stands alone is sampled until its draws suffice. Of one with neighbours, one round of
+    as many draws per chain as it is to have: whether there are enough, and whether chains agree,
+    is seen in all patches of a source together.
+    """
+    if message["iterations"] == OPTIMUM:
+        return replace(options, method="none")
+    if not message["fixed"]:
+        return options
     return replace(
         options, num_samples=message["iterations"], max_rounds=1, min_ess=0.0, max_rhat=math.inf
     )
@@ -130,8 +190,8 @@ def _number(name: str) -> int:
     return int(re.match(r"\d+", name)[0])
 
 
-def _held(source: dict, bands) -> Peak:
-    peak = peak_of(from_plain(source["start"]), bands, source["parameters"])
+def _held(source: dict, task: Task) -> Peak:
+    peak = peak_of(from_plain(source["start"]), task.bands, source["parameters"], task.fit)
     return replace(peak, fixed=frozenset({"all"}))
 
 
@@ -139,7 +199,9 @@ def _shines(peak: Peak) -> bool:
     return any(np.isfinite(value) and value != 0 for value in peak.flux.values())
 
 
-def pack(task: Task, peaks: Sequence[Peak], radii: Sequence[float]) -> tuple[PackedPatch, list]:
+def pack(
+    task: Task, peaks: Sequence[Peak], radii: Sequence[float], mixture: str
+) -> tuple[PackedPatch, list[str]]:
     """The patch of the exposures near its active sources; and those that could not be read.
 
     Parameters
@@ -147,14 +209,16 @@ def pack(task: Task, peaks: Sequence[Peak], radii: Sequence[float]) -> tuple[Pac
     task : Task
     peaks : active sources, then fixed ones.
     radii : of the active sources, arcsec.
+    mixture : Sersic mixture.
     """
     n = len(radii)
     ra, dec = (np.array([getattr(peak, k) for peak in peaks[:n]]) for k in ("ra", "dec"))
-    near = [e for e in task.exposures if e.near(ra, dec, np.asarray(radii)).any()]
-    reach = [*radii, *[0.0] * (len(peaks) - n)]
+    near = [e for e in task.exposures if task.whole or e.near(ra, dec, np.asarray(radii)).any()]
+    reach = None if task.whole else [*radii, *[0.0] * (len(peaks) - n)]
+    n_radii = int(mixture.removeprefix("k"))
 
     def packed(exposures):
-        return pack_patch(exposures, peaks, bands=task.bands, radii=reach, n_radii=task.n_radii,
+        return pack_patch(exposures, peaks, bands=task.bands, radii=reach, n_radii=n_radii,
                           dtype=np.dtype(task.precision))  # fmt: skip
 
     try:
@@ -189,27 +253,30 @@ def _masks(task: Task, result: PatchResult, active, radii, lost) -> list[int]:
     return masks
 
 
-def latest(result: PatchResult, s: int, peak: Peak, bands) -> tuple[np.ndarray, np.ndarray]:
+def latest(result: PatchResult, s: int, task: Task) -> tuple[np.ndarray, np.ndarray]:
     """The last draw of a source and the covariance of its parameters; see `work`."""
-    names = parameter_names(peak.type, bands)
+    names = parameter_names(result.types[s], task.bands, task.fit)
     draws = result.samples
     last = result.theta if draws is None else np.asarray(draws[0, -1], float)
     columns = [result.index(s, name, band) for name, band in names]
     row = np.array(
         [
-            result.fixed.get((s, name, band), np.nan) if column is None else last[column]
+            result.fixed.get((s, name, band), 0.0 if is_difference(name) else np.nan)
+            if column is None
+            else last[column]
             for (name, band), column in zip(names, columns, strict=True)
         ],
         float,
     )
     free = [k for k, column in enumerate(columns) if column is not None]
     index = [columns[k] for k in free]
-    if draws is None:
+    if draws is None or not free:
         inner = np.asarray(result.covariance, float)[np.ix_(index, index)]
     else:
         inner = np.cov(np.asarray(draws, float).reshape(-1, draws.shape[-1])[:, index].T)
     block = np.zeros((len(names), len(names)))
-    block[np.ix_(free, free)] = inner
+    if free:
+        block[np.ix_(free, free)] = inner
     at = [names.index((name, "")) for name in ("ra", "dec")]
     row[at] = sky_position(result.reference, *row[at])
     return row, block

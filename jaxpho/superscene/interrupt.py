@@ -14,12 +14,17 @@ NO, SOON, NOW = 0, 1, 2
 class Interrupts:
     """Counts the requests to stop (SIGINT, SIGTERM, SIGHUP) within its block.
 
+    Parameters
+    ----------
+    raising : the second one raises KeyboardInterrupt, because the work is done in this process.
+
     Attributes
     ----------
     level : NO, SOON (after the running patches) or NOW.
     """
 
-    def __init__(self):
+    def __init__(self, raising: bool = False):
+        self.raising = raising
         self.level, self._before = NO, {}
 
     def __enter__(self) -> Interrupts:
@@ -37,3 +42,5 @@ class Interrupts:
         self.level = min(self.level + 1, NOW)
         if self.level == SOON:
             log.warning("stopping after the running patches; once more: at once")
+        elif self.raising:
+            raise KeyboardInterrupt

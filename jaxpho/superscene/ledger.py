@@ -23,13 +23,13 @@ from jaxpho.superscene.policy import Patch
 from jaxpho.superscene.state import CatalogState
 
 LEDGER = "ledger.db"
-FORMAT = "jaxpho-ledger-1"
+FORMAT = "jaxpho-ledger-2"
 RADIUS_RTOL = 1e-3
 OPEN, DONE, CUT, FAILED = "open", "done", "cut", "failed"
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE sources (
-    number INTEGER PRIMARY KEY, id TEXT NOT NULL, iterations INTEGER NOT NULL,
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, type TEXT NOT NULL, iterations INTEGER NOT NULL,
     patches INTEGER NOT NULL, flags INTEGER NOT NULL, failed INTEGER NOT NULL,
     parameters BLOB NOT NULL, covariance BLOB);
 CREATE TABLE patches (
@@ -72,7 +72,9 @@ class Ledger:
     Errors of the disk are OSError, as of any file, so that a full disk is known as one.
     """
 
-    def __init__(self, folder, state: CatalogState, seed: int, local: bool | None = None):
+    def __init__(
+        self, folder, state: CatalogState, seed: int, local: bool | None = None, setup: str = ""
+    ):
         """Open the ledger, and begin one where there is none.
 
         Parameters
@@ -81,6 +83,7 @@ class Ledger:
         state : a new state; it takes over what an existing ledger knows.
         seed : of the run.
         local : whether the folder is on a local disk; by default found out.
+        setup : fingerprint of what else the outcome depends on.
 
         Raises
         ------
@@ -92,19 +95,19 @@ class Ledger:
         with self._told():
             self.db = sqlite3.connect(self.path, isolation_level=None)
         try:
-            self._open(local, seed)
+            self._open(local, seed, setup)
         except BaseException:
             self.db.close()
             raise
 
-    def _open(self, local: bool, seed: int) -> None:
+    def _open(self, local: bool, seed: int, setup: str) -> None:
         with self._told():
             # shared memory of WAL is only for processes of one machine
             self.db.execute(f"PRAGMA journal_mode = {'WAL' if local else 'DELETE'}")
             self.db.execute(f"PRAGMA synchronous = {'NORMAL' if local else 'FULL'}")
         self.resumed = bool(self._rows("SELECT 1 FROM sqlite_master WHERE name = 'meta'"))
         expected = {"format": FORMAT, "digest": self.state.digest, "seed": str(seed),
-                    "radius": repr(float(self.state.radius.mean()))}  # fmt: skip
+                    "setup": setup, "radius": repr(float(self.state.radius.mean()))}  # fmt: skip
         if self.resumed:
             self._compare(expected)
             self._load()
@@ -154,15 +157,15 @@ class Ledger:
             self.db.executemany("INSERT INTO meta VALUES (?, ?)", expected.items())
             peaks = self.state.peaks
             self.db.executemany(
-                "INSERT INTO sources VALUES (?, ?, 0, 0, ?, ?, ?, NULL)",
-                ((i, str(p.id), int(self.state.flags[i]), int(self.state.failed[i]),
+                "INSERT INTO sources VALUES (?, ?, ?, 0, 0, ?, ?, ?, NULL)",
+                ((i, str(p.id), p.type, int(self.state.flags[i]), int(self.state.failed[i]),
                   self._parameters(i)) for i, p in enumerate(peaks)),
             )  # fmt: skip
 
     def _compare(self, expected: dict) -> None:
         found = dict(self._rows("SELECT key, value FROM meta"))
         words = {"format": "version", "digest": "catalogue or options of patches", "seed": "seed",
-                 "radius": "mean radius of influence"}  # fmt: skip
+                 "setup": "configuration", "radius": "mean radius of influence"}  # fmt: skip
         for key, value in expected.items():
             known = found.get(key)
             same = known == value
@@ -170,7 +173,8 @@ class Ledger:
                 # measured on another machine it may differ in the last digits
                 same = bool(np.isclose(float(known), float(value), rtol=RADIUS_RTOL, atol=0))
             if not same:
-                what = f" ({found.get(key)}, expected {value})" if key != "digest" else ""
+                bare = key in ("digest", "setup")
+                what = "" if bare else f" ({found.get(key)}, expected {value})"
                 raise InputError(
                     f"{self.path} was begun with another {words[key]}{what}: it cannot be resumed; "
                     "give --overwrite or another --output"
@@ -178,11 +182,12 @@ class Ledger:
 
     def _load(self) -> None:
         s = self.state
-        query = "SELECT number, iterations, patches, flags, failed, parameters, covariance"
+        query = "SELECT number, type, iterations, patches, flags, failed, parameters, covariance"
         with self._told():
-            for i, n, patches, flags, failed, row, block in self.db.execute(
+            for i, kind, n, patches, flags, failed, row, block in self.db.execute(
                 query + " FROM sources"
             ):
+                s.kinds[i], s.parameters[i] = kind, np.nan
                 s.iterations[i], s.patches[i], s.flags[i], s.failed[i] = n, patches, flags, failed
                 width = s.width(i)
                 s.parameters[i, :width] = np.frombuffer(row)
@@ -200,12 +205,12 @@ class Ledger:
         for i in numbers:
             width = s.width(i)
             block = s.covariance[i, :width, :width]
-            rows.append((int(s.iterations[i]), int(s.patches[i]), int(s.flags[i]),
+            rows.append((s.kinds[i], int(s.iterations[i]), int(s.patches[i]), int(s.flags[i]),
                          int(s.failed[i]), self._parameters(i),
                          block.tobytes() if np.isfinite(block).all() else None, i))  # fmt: skip
         with self.transaction():
             self.db.executemany(
-                "UPDATE sources SET iterations = ?, patches = ?, flags = ?, failed = ?, "
+                "UPDATE sources SET type = ?, iterations = ?, patches = ?, flags = ?, failed = ?, "
                 "parameters = ?, covariance = ? WHERE number = ?", rows,
             )  # fmt: skip
 
@@ -257,6 +262,22 @@ class Ledger:
         ]
         return sorted(out, key=lambda o: (o.patch.position, o.patch.name))
 
+    def done(self) -> list[Patch]:
+        """The patches that have been fitted, round by round in the order of their plan."""
+        rows = self._rows(f"SELECT {_PATCH} FROM patches WHERE state = ?", (DONE,))
+        found = [
+            Patch(name, round_, position, json.loads(active), json.loads(fixed), n, after)
+            for name, round_, position, active, fixed, n, after in rows
+        ]
+        return sorted(found, key=lambda p: (p.round, p.position, p.name))
+
+    def note(self, key: str, value: str) -> str | None:
+        """Keep a text under a key; what was kept there before."""
+        known = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        with self.transaction():
+            self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        return known[0][0] if known else None
+
     def counts(self) -> dict[str, int]:
         """Number of patches by state."""
         return dict(self._rows("SELECT state, COUNT(*) FROM patches GROUP BY state"))
@@ -273,10 +294,13 @@ class Ledger:
         return bool(self._rows("SELECT 1 FROM decisions WHERE kind = 'timeout' LIMIT 1"))
 
     def patches_of(self, source: int) -> list[str]:
-        """Names of the finished patches in which a source was fitted, in their order."""
+        """Names of the finished patches in which a source was sampled, in their order.
+
+        Without draws: in which it was fitted.
+        """
         rows = self._rows(
             "SELECT name FROM patches, json_each(patches.active) WHERE state = ? AND "
-            "json_each.value = ? ORDER BY round, name", (DONE, source),
+            "json_each.value = ? AND iterations > 0 ORDER BY round, name", (DONE, source),
         )  # fmt: skip
         return [name for (name,) in rows]
 

@@ -23,6 +23,8 @@ from jaxpho.superscene.worker import Report, first_line
 log = logging.getLogger("jaxpho.master")
 
 FINISHED, STOPPED = "finished", "stopped"
+ASKED = "asked to"
+"""Why a run has halted that was interrupted."""
 SNAPSHOT_EVERY, PAUSE = 2.0, 10.0
 """Seconds between snapshots, and before a file that could not be written is tried again."""
 
@@ -65,7 +67,7 @@ class Master:
     engine : Engine
     seed : of the run.
     stopping : asked again and again; `interrupt.NO`, `SOON` or `NOW`.
-    on_done : called with (patch, answer) of every patch that went well.
+    on_done : called with (patch, answer, seconds) of every patch that went well.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Master:
         engine: Engine,
         seed: int,
         stopping: Callable[[], int] = lambda: NO,
-        on_done: Callable[[Patch, dict], None] | None = None,
+        on_done: Callable[[Patch, dict, float], None] | None = None,
     ):
         self.folder, self.state, self.ledger, self.engine = Path(folder), state, ledger, engine
         self.seed, self.stopping, self.on_done = seed, stopping, on_done
@@ -153,7 +155,7 @@ class Master:
         """Hand over what is ready, and take what has ended."""
         level = self.stopping()
         if level and not self.halt:
-            self.halt = "asked to"
+            self.halt = ASKED
             self._drop(self.engine.withdraw())
         if level == NOW:
             self.engine.cancel()
@@ -161,6 +163,7 @@ class Master:
             return
         if not self.halt:
             self._submit()
+        self._snapshot("running")
         if not self.running and self.later:
             time.sleep(min(PAUSE, 0.1))  # an engine without work does not wait
         reports = self.engine.collect(0.5 if self.running else 0.0)
@@ -169,7 +172,6 @@ class Master:
             with self.ledger.transaction():
                 for report in reports:
                     self._take(report)
-        self._snapshot("running")
 
     def _drop(self, names: list[str]) -> None:
         """Take patches back; they stay open in the ledger."""
@@ -208,12 +210,17 @@ class Master:
         self.state.release(one.patch)
         pass_on(report.records)
         kind, message = report.kind, report.message
+        if kind and self.stopping():
+            # an interruption may look like an error; it is tried again when the run goes on
+            log.warning("patch %s: %s", one.patch.name, message)
+            self.ready.append(one)
+            return
         if not kind:
             answer = report.answer
             try:
                 self.state.check_in(
                     one.patch, answer["latest"], answer.get("covariance"), answer.get("flags"),
-                    answer.get("iterations"),
+                    answer.get("iterations"), answer.get("types"),
                 )  # fmt: skip
             except (ValueError, KeyError, TypeError) as error:
                 kind, message = "nonfinite", first_line(error)
@@ -222,7 +229,7 @@ class Master:
             return
         self._done(one, report)
         if self.on_done is not None:
-            self.on_done(one.patch, report.answer)
+            self.on_done(one.patch, report.answer, report.seconds)
 
     def _done(self, one: OpenPatch, report: Report) -> None:
         summary = report.answer.get("summary", {})
@@ -252,7 +259,7 @@ class Master:
             self.halt = self.halt or f"patch {patch.name}: {faults.KINDS[kind]} ({message})"
         elif decision == faults.HALVE:
             self._end(patch, CUT, outcome)
-            parts = halves(patch, self.state.graph)
+            parts = halves(patch, self.state.graph, self.state.options.neighbours)
             self.ledger.add(parts)
             self.ready.appendleft(OpenPatch(parts[0]))
             self.held.append(OpenPatch(parts[1]))

@@ -16,11 +16,13 @@ def message_of(state: CatalogState, patch: Patch, seed: int) -> dict:
     Returns
     -------
     dict
-        `patch`, `seed`, `iterations`; `region` with ra, dec [deg] and radius [arcsec] of a circle
-        that holds the active sources with their radii of influence; `active` and `fixed`: per
-        source its number, `start` (the catalogue's entry, see `layout.from_plain`, which priors
-        refer to) and parameters [npar] (the latest draw, nan where unknown). Active ones also
-        have radius [arcsec], lower and upper [npar], covariance [npar, npar] or None.
+        `patch`, `seed`, `iterations` (0: the optimum only); `finishes`: per active source whether
+        it will have its iterations with this patch; `region` with ra, dec [deg] and radius
+        [arcsec] of a circle that holds the active sources with their radii of influence; `active`
+        and `fixed`: per source its number, `start` (the catalogue's entry, see
+        `layout.from_plain`, which priors refer to) and parameters [npar] (the latest draw, nan
+        where unknown). Active ones also have radius [arcsec], lower and upper [npar], covariance
+        [npar, npar] or None.
     """
     centre = state.graph.points[patch.active].mean(axis=0)
     centre /= np.linalg.norm(centre)
@@ -35,6 +37,7 @@ def message_of(state: CatalogState, patch: Patch, seed: int) -> dict:
         "patch": patch.name,
         "seed": seed,
         "iterations": patch.iterations,
+        "finishes": state.finishes(patch),
         "region": region,
         "active": [_active(state, i) for i in patch.active],
         "fixed": [_source(state, i) for i in patch.fixed],
@@ -44,7 +47,7 @@ def message_of(state: CatalogState, patch: Patch, seed: int) -> dict:
 def _source(state: CatalogState, i: int) -> dict:
     return {
         "number": i,
-        "start": to_plain(state.peaks[i]),
+        "start": to_plain(state.start(i)),
         "parameters": state.parameters[i, : state.width(i)].tolist(),
     }
 

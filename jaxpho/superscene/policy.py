@@ -36,6 +36,16 @@ class SceneOptions:
         "and fitted in patches of its own (default: twice max_active)",
         ge=1,
     )
+    optimize: bool = option(
+        False, "sources with neighbours outside their patch are optimised once before any is "
+        "sampled, so that draws begin next to neighbours that are known",
+    )  # fmt: skip
+    neighbours: bool = option(True, "overlapping sources outside a patch are modelled with it")
+    draws: bool = option(True, "patches are sampled; otherwise an iteration is an optimisation")
+
+
+OPTIMUM = 0
+"""Iterations of a patch that is only optimised, before the sampling begins."""
 
 
 @dataclass
@@ -48,7 +58,7 @@ class Patch:
     round, position : number of its round, and its place there.
     active : sources that are fitted; the first is the one that the patch has grown from.
     fixed : sources that overlap an active one: modelled at their latest values.
-    iterations : that the active sources are sampled.
+    iterations : that the active sources are sampled; `OPTIMUM` for none.
     after : name of the patch that must have ended before, or "".
     """
 
@@ -108,6 +118,7 @@ def plan_round(
     excluded: np.ndarray,
     big: np.ndarray,
     options: SceneOptions,
+    unseen: np.ndarray | None = None,
 ) -> list[Patch]:
     """The patches of a round, as many as fit beside each other.
 
@@ -124,6 +135,8 @@ def plan_round(
     excluded : [n] bool, sources that are not fitted (any more).
     big : [n] bool, see `big_sources`.
     options : SceneOptions
+    unseen : [n] bool, sources that were in no patch so far. With `options.optimize` they come
+        first, to be optimised.
 
     Returns
     -------
@@ -132,6 +145,9 @@ def plan_round(
     """
     locks = Locks(graph, big)
     below = (iterations < options.target) & ~excluded
+    optimum = options.optimize and unseen is not None and bool((below & unseen).any())
+    if optimum:
+        below &= unseen
     due = np.flatnonzero(below)
     bright = np.nan_to_num(np.asarray(brightness, float), nan=-np.inf, posinf=np.inf)
     out: list[Patch] = []
@@ -139,19 +155,12 @@ def plan_round(
         if not locks.free(seed):
             continue
         active = _grow(int(seed), graph, locks, below, excluded, options)
-        fixed = graph.border(active)
+        fixed = graph.border(active) if options.neighbours else []
         locks.take(active, fixed)
-        left = options.target - int(iterations[active].min())
-        out.append(
-            Patch(
-                str(first + len(out)),
-                number,
-                len(out),
-                active,
-                fixed,
-                min(left, options.per_patch) if fixed else left,
-            )
-        )
+        count = options.target - int(iterations[active].min())
+        if fixed:
+            count = OPTIMUM if optimum else min(count, options.per_patch)
+        out.append(Patch(str(first + len(out)), number, len(out), active, fixed, count))
     return out
 
 
@@ -163,7 +172,7 @@ def _grow(seed, graph, locks, below, excluded, options) -> list[int]:
     """
     if locks.big[seed]:
         return [seed]
-    direct = set(graph.neighbours(seed).tolist())
+    direct = set(graph.neighbours(seed).tolist() if options.neighbours else [])
     active, seen, heap = [], {seed}, [(0.0, seed)]
     while heap and len(active) < options.max_active:
         _, i = heapq.heappop(heap)
@@ -179,10 +188,11 @@ def _grow(seed, graph, locks, below, excluded, options) -> list[int]:
     return active
 
 
-def halves(patch: Patch, graph: OverlapGraph) -> list[Patch]:
+def halves(patch: Patch, graph: OverlapGraph, neighbours: bool = True) -> list[Patch]:
     """A patch cut in two along its longest direction; the second part comes after the first.
 
-    Each part holds the active sources of the other that overlap it.
+    Each part holds the active sources of the other that overlap it, and with `neighbours` all
+    that do.
     """
     members = sorted(patch.active)
     local = graph.points[members] - graph.points[members].mean(axis=0)
@@ -193,7 +203,9 @@ def halves(patch: Patch, graph: OverlapGraph) -> list[Patch]:
     half = (len(members) + 1) // 2
     parts = [sorted(members[k] for k in part) for part in (order[:half], order[half:])]
     names = [patch.name + letter for letter in "ab"]
+    whole = set(patch.active)
+    borders = [[i for i in graph.border(p) if neighbours or i in whole] for p in parts]
     return [
-        Patch(name, patch.round, patch.position, part, graph.border(part), patch.iterations, after)
-        for name, part, after in zip(names, parts, ["", names[0]], strict=True)
+        Patch(name, patch.round, patch.position, part, border, patch.iterations, after)
+        for name, part, border, after in zip(names, parts, borders, ["", names[0]], strict=True)
     ]

@@ -36,9 +36,10 @@ def draws_of(folder, patches: Sequence[str], source) -> dict[tuple[str, str], np
     for name in patches:
         path = Path(folder) / f"patch{name}_samples.h5"
         result = read_samples(path)
-        if source not in result.source_ids or result.samples is None:
+        names = [str(name) for name in result.source_ids]
+        if str(source) not in names or result.samples is None:
             raise InputError(f"{path}: expected draws of source {source}, found none")
-        s = result.source_ids.index(source)
+        s = names.index(str(source))
         found = {(n, b): result.samples[..., k].astype(float)
                  for k, (owner, n, b) in enumerate(result.labels) if owner == s}  # fmt: skip
         shape = result.samples.shape[:2]

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from jaxpho.data.warnlog import warnings_in_log
 from jaxpho.superscene.records import kept
 
 log = logging.getLogger("jaxpho.worker")
@@ -90,17 +91,22 @@ def first_line(error: BaseException) -> str:
     return type(error).__name__ + (f": {text[0]}" if text else "")
 
 
-def do(module, prepared, name: str, message: dict) -> bytes:
-    """Work on one message; the encoded Report, whatever the work did."""
+def attempt(work, prepared, name: str, message: dict) -> Report:
+    """Work on one message, whatever comes of it."""
     report = Report(name)
+    try:
+        report.answer = json.loads(encode(work(prepared, message)))
+    except Exception as error:
+        # one bad patch must not end a run of thousands; the traceback goes to the log file
+        log.debug("patch %s", name, exc_info=True)
+        report.kind, report.message = kind_of(error), first_line(error)
+    return report
+
+
+def do(module, prepared, name: str, message: dict) -> bytes:
+    """Work on one message; the encoded Report with what it had to say."""
     with kept() as records:
-        try:
-            report.answer = module.work(prepared, message)
-            encode(report.answer)
-        except Exception as error:
-            # one bad patch must not end a run of thousands; the traceback goes to the log file
-            log.debug("patch %s", name, exc_info=True)
-            report.answer, report.kind, report.message = {}, kind_of(error), first_line(error)
+        report = attempt(module.work, prepared, name, message)
     report.records = records
     return encode(asdict(report))
 
@@ -121,6 +127,11 @@ def serve(handle: int, lifeline: int) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     connection = Connection(handle)
+    with warnings_in_log():
+        _serve(connection)
+
+
+def _serve(connection: Connection) -> None:
     work = Work(**json.loads(connection.recv_bytes()))
     answer: dict = {}
     with kept() as records:

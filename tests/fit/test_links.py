@@ -27,7 +27,8 @@ from jaxpho.fit.options import FitOptions
 from jaxpho.fit.posterior import evaluate, model_of
 from jaxpho.fit.transforms import physical, prior_energy
 from jaxpho.output.catalog import make_table, rows_of_patch
-from jaxpho.run.patches import fitted_peak
+from jaxpho.superscene.fitting import Task, latest
+from jaxpho.superscene.layout import peak_of
 
 # of rows in double precision
 FLOAT64 = 1e-12
@@ -159,7 +160,9 @@ def test_recovered_and_told(x64):
     assert table["de2_i"][0] == pytest.approx(result.theta[at["de2", "i"]])
     assert "de1" not in table.colnames and "drhalf_g" not in table.colnames
     # held by a neighbouring patch, it looks the same there
-    peak = replace(fitted_peak(case.peaks[0], result, 0), fixed=frozenset({"all"}))
+    row, _ = latest(result, 0, Task([], list(case.packed.bands), options(), None))
+    peak = peak_of(case.peaks[0], case.packed.bands, row, options())
+    peak = replace(peak, fixed=frozenset({"all"}))
     held, table, n = problem_of(case.packed, [peak], options(), MIXTURE)
     assert table.labels == []
     again = scene_rows(jnp.asarray(table.start(n, np.float64)), held.scene, held.patch).sersic

@@ -47,7 +47,7 @@ def test_a_local_cluster_with_every_trouble(tmp_path, reference):
         # a worker of Dask itself is killed: its patch comes again, with the same outcome
         killed = []
 
-        def kill(patch, answer):
+        def kill(patch, answer, seconds):
             if not killed:
                 pids = list(engine.client.run(os.getpid).values())
                 killed.append(pids[0])
@@ -145,7 +145,7 @@ def test_a_scheduler_elsewhere_by_tls_that_goes_away(tmp_path, reference, monkey
                             certificates=files)  # fmt: skip
         ended = []
 
-        def kill(patch, answer):
+        def kill(patch, answer, seconds):
             ended.append(patch.name)
             if len(ended) == 3:
                 process.kill()

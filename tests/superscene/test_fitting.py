@@ -30,10 +30,9 @@ BANDS = ["g", "r"]
 class Sampled(StandInFit):
     """The stand-in with draws."""
 
-    def __call__(self, packed, peaks, options, sampling, *, mixture, key, patch_id, noise):
+    def __call__(self, packed, peaks, options, sampling, *, key, checkpoint=None, **more):
         self.sampling, self.key = sampling, key
-        result = super().__call__(packed, peaks, options, sampling, mixture=mixture, key=key,
-                                  patch_id=patch_id, noise=noise)  # fmt: skip
+        result = super().__call__(packed, peaks, options, sampling, key=key, **more)
         if sampling.method != "none":
             rng = np.random.default_rng(0)
             shape = (2, sampling.num_samples, len(result.theta))

@@ -197,7 +197,7 @@ def test_a_ledger_that_cannot_be_written_stops_the_run(tmp_path, undisturbed, mo
 def test_stopping_and_going_on(tmp_path, undisturbed, level):
     asked, sessions = [NO], 0
 
-    def soon(patch, answer):
+    def soon(patch, answer, seconds):
         if sessions % 2 == 0:
             asked[0] = level
 
