@@ -14,7 +14,7 @@ from astropy.table import Table
 
 from jaxpho.errors import InputError
 from jaxpho.output.profiles import attach_pixels
-from jaxpho.output.runfiles import RunFiles
+from jaxpho.output.runfiles import RunFiles, number_of
 from jaxpho.report.catalogdata import catalog_data, truth_data
 from jaxpho.report.html import PAGES, page
 from jaxpho.report.indexpage import index_body
@@ -161,11 +161,18 @@ def _write(part: Path, folder: Path, inputs, per_band, size, progress) -> dict:
     found = _findings(folder, inputs)
     row_of = {str(name): i for i, name in enumerate(table["id"])}
     thumbs: dict[int, np.ndarray] = {}
-    for path in progress(list(run.samples.values())):
-        pages = _one(run, path, row_of, per_band, bin, draws, found)
-        if pages is not None:
-            _keep(part, pages, found)
-            thumbs.update(pages.thumbs)
+    numbers = _numbers(run.samples)
+    for name in progress(list(run.samples)):
+        pages = _one(run, name, numbers[name], row_of, per_band, bin, draws, found)
+        if pages is None:
+            continue
+        _keep(part, pages, found)
+        thumbs.update(pages.thumbs)
+        if name != str(numbers[name]) and "patch" in table.colnames:
+            table["patch"][pages.rows] = numbers[name]
+            inputs.notes.append(
+                f"Patch {name}, a part of one that was cut in two, has number {numbers[name]}."
+            )
     facts = psf_facts(inputs.psfs)
     found.psf_of, found.fwhm = facts["of"], [p["fwhm"] for p in facts["psfs"]]
     found.bad = [f"{path}: {why}" for path, why in run.bad.items()]
@@ -221,18 +228,30 @@ def _findings(folder: Path, inputs: ReportInputs) -> Findings:
     )  # fmt: skip
 
 
-def _one(run: RunFiles, path: Path, row_of, per_band, bin, draws, found) -> PatchPages | None:
+def _numbers(names) -> dict[str, int]:
+    """A number of its own for every patch; parts of patches come after the whole ones."""
+    whole = [name for name in names if name.isdigit()]
+    parts = [name for name in names if not name.isdigit()]
+    first = 1 + max((number_of(name) for name in names), default=-1)
+    return {name: int(name) for name in whole} | {n: first + i for i, n in enumerate(parts)}
+
+
+def _one(
+    run: RunFiles, name: str, number: int, row_of, per_band, bin, draws, found
+) -> PatchPages | None:
     """The pages of a patch; None, logged once, where its file cannot be read."""
     from jaxpho.output.samples import read_samples
 
+    path = run.samples[name]
     result = run.attempt(path, lambda p: read_samples(p, warmup=False))
     if result is None:
         return None
-    residuals = run.residuals.get(result.patch_id)
+    residuals = run.residuals.get(name)
     if residuals is not None:
         names = shown_exposures(result, per_band)
         run.attempt(residuals, lambda p: attach_pixels(result, p, names))
     own = run.owned(result)
+    result.patch_id = number
     for e, name in enumerate(result.exposures):
         found.band_of.setdefault(name, result.exposure_bands[e])
     return run.attempt(path, lambda _: patch_pages(result, own, row_of, bin, draws))

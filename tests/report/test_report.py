@@ -240,3 +240,17 @@ def test_the_scripts_never_take_text_for_html():
                      "new Function", "http://", "https://", "fetch("):  # fmt: skip
             found = text.replace("http://www.w3.org/2000/svg", "")
             assert word not in found, f"{path.name}: {word}"
+
+
+def test_parts_of_a_patch_have_pages_of_their_own(tmp_path):
+    run, _ = write_report(tmp_path)
+    for kind in ("samples", "residuals"):
+        path = run / "patches" / f"patch3_{kind}.h5"
+        path.rename(path.with_name(f"patch3b_{kind}.h5"))
+    assert main(["report", str(run), "-q", "--overwrite"]) == 0
+    assert (run / "report" / "data" / "patch" / "4.js").exists()
+    assert (run / "report" / "data" / "pixels" / "4.js").exists()
+    _, catalog = content(run / "report" / "data" / "catalog.js")
+    words = Page((run / "report" / "index.html").read_text()).words
+    assert "Patch 3b, a part of one that was cut in two, has number 4." in words
+    assert [c["values"] for c in catalog["columns"] if c["name"] == "patch"] == [[4, 4, 4]]
