@@ -1,9 +1,10 @@
-"""Where the light of a PSF is: weighted first moments, as the shift that would explain them.
+"""Where the light of a PSF is, and in which direction it lies: weighted first and second moments.
 
 A galaxy of Gaussian profile and width s is fitted through a PSF of width p; an error d of the PSF
 then moves its centre by the first moment of d under a Gaussian weight of variance 2 s^2 + p^2
 (least squares, uniform noise), over the moment's response to a shift. Widths from the PSF's core
-upwards therefore stand for galaxies of all sizes, from stars on.
+upwards therefore stand for galaxies of all sizes, from stars on. Second moments under the same
+weights are to ellipticities what first ones are to places.
 """
 
 import numpy as np
@@ -48,3 +49,18 @@ def moment_rows(x, y, area, density, widths):
     least = _LEAST_RESPONSE * (weights @ np.abs(density))
     weights /= np.maximum(response, least)[:, None]
     return np.stack([weights * x, weights * y])
+
+
+def shape_rows(x, y, area, density, widths):
+    """What turns a difference of images into ellipticities; arguments as in `moment_rows`.
+
+    Returns
+    -------
+    array (2, nwidth, n)
+        ``rows @ difference`` are the moments x^2 - y^2 and 2 x y of the difference under each
+        weight, over the moment x^2 + y^2 of the PSF's absolute value.
+    """
+    radius2 = x**2 + y**2
+    weights = np.exp(-np.minimum(radius2 / (2 * widths[:, None] ** 2), 100.0)) * area
+    weights /= (weights @ (radius2 * np.abs(density)))[:, None]
+    return np.stack([weights * (x**2 - y**2), weights * (2 * x * y)])
