@@ -14,6 +14,8 @@ import numpy as np
 _WIDTHS, _LARGEST = (0.5, 1.0, 2.0, 4.0), 0.5
 # Least response to a shift, of the weighted flux: a ring has none to weights narrower than itself.
 _LEAST_RESPONSE = 0.1
+# Least moment x^2 + y^2 per flux and width^2: all light of an image may be in its middle pixel.
+_LEAST_SIZE = 1e-3
 
 
 def weight_widths(fwhm, halfsize):
@@ -58,9 +60,11 @@ def shape_rows(x, y, area, density, widths):
     -------
     array (2, nwidth, n)
         ``rows @ difference`` are the moments x^2 - y^2 and 2 x y of the difference under each
-        weight, over the moment x^2 + y^2 of the PSF's absolute value.
+        weight, over the moment x^2 + y^2 of the PSF's absolute value: the ellipticities that the
+        difference adds to those of a nearly round PSF.
     """
     radius2 = x**2 + y**2
     weights = np.exp(-np.minimum(radius2 / (2 * widths[:, None] ** 2), 100.0)) * area
-    weights /= (weights @ (radius2 * np.abs(density)))[:, None]
+    least = _LEAST_SIZE * widths**2 * (weights @ np.abs(density))
+    weights /= np.maximum(weights @ (radius2 * np.abs(density)), least)[:, None]
     return np.stack([weights * (x**2 - y**2), weights * (2 * x * y)])
