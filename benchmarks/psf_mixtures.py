@@ -7,8 +7,8 @@ image given by --psf).
 
 *psfs*: residual / encircled energy (per cent) / centroid (native pixels) / ellipticity (errors
 under Gaussian weights) of mixtures of PSF images of several telescopes in JAXPHO_DATA, as
-``make-psf`` finds them, and the processor time of the ladder to 4 positive Gaussians and of that to the largest
-signed mixture.
+``make-psf`` finds them, and the processor time of the ladder to 4 positive Gaussians and of that
+to the largest signed mixture.
 
 *galaxies*: Sersic profiles through mixtures and, by GalSim, through the image itself, integrated
 over native pixels: largest difference of the galaxy's peak / of the flux within 5 pixels, per cent.
