@@ -5,9 +5,10 @@
 The PSF is that of JWST's F200W filter, four times oversampled, from the folder JAXPHO_DATA (or any
 image given by --psf).
 
-*psfs*: residual / encircled energy (per cent) / centroid (native pixels) of mixtures of PSF images
-of several telescopes in JAXPHO_DATA, as ``make-psf`` finds them, and the processor time of the
-ladder to 4 positive Gaussians and of that to the largest signed mixture.
+*psfs*: residual / encircled energy (per cent) / centroid (native pixels) / ellipticity (errors
+under Gaussian weights) of mixtures of PSF images of several telescopes in JAXPHO_DATA, as
+``make-psf`` finds them, and the processor time of the ladder to 4 positive Gaussians and of that
+to the largest signed mixture.
 
 *galaxies*: Sersic profiles through mixtures and, by GalSim, through the image itself, integrated
 over native pixels: largest difference of the galaxy's peak / of the flux within 5 pixels, per cent.
@@ -89,7 +90,7 @@ def psfs_table(folder):
         fits, seconds = mixtures_of(source, includes)
         for fit in fits.values():
             errors = f"{100 * fit.residual:.2f} / {100 * fit.ee_error:.2f}"
-            row.append(f"{errors} / {fit.centroid_error:.4f}")
+            row.append(f"{errors} / {fit.centroid_error:.4f} / {fit.shape_error:.3f}")
         row.append(" / ".join(f"{s:.0f}" for s in seconds))
         print("|", " | ".join(row), "|", flush=True)
         rows.append(row)

@@ -333,6 +333,7 @@ def _model_of(job: _Job, fits: list) -> PSFModel:
         "residual": max(fit.residual for fit in fits),
         "ee_error": max(fit.ee_error for fit in fits),
         "centroid_error": max(fit.centroid_error for fit in fits),
+        "shape_error": max(fit.shape_error for fit in fits),
         "source": job.label,
         "oversample": job.oversample,
         "center": job.options.center,

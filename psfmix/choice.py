@@ -22,8 +22,8 @@ def best_draw(likelihood, raw, background, density, judge, optimum, unit):
     """Place, mixture, background and log likelihood of the draw to keep, the optimum included.
 
     The one of highest likelihood among those that are no worse than the optimum in worst residual,
-    encircled energy and centroids as well: at a low snr many mixtures are likely that lose the
-    wings.
+    encircled energy, centroids and ellipticities as well: at a low snr many mixtures are likely
+    that lose the wings.
     """
     level = density.best_background(optimum)
     optimum = _stored(optimum, unit, density.light(level))
@@ -41,9 +41,10 @@ def best_draw(likelihood, raw, background, density, judge, optimum, unit):
 
 
 def _errors(raw, background, target):
-    """Worst residual over the peak, encircled energy at 1-5 px, and centroid (native px)."""
+    """Worst residual over the peak, encircled energy at 1-5 px, centroid (native px), shape."""
     model = raw[:, AMP] @ pieces_of(raw, target).value + background * target.peak
     difference = model - target.value
     energy = target.energies(difference)[: len(target.ee_radii)]
     worst = np.max(np.abs(energy[target.ee_reported]), initial=0.0)
-    return np.array([np.max(np.abs(difference)) / target.peak, worst, target.shift(difference)])
+    peak = np.max(np.abs(difference)) / target.peak
+    return np.array([peak, worst, target.shift(difference), target.ellipticity(difference)])

@@ -11,7 +11,7 @@ from psfmix.corresponding import fit_corresponding
 from psfmix.fit import fit_mixture
 
 # Part of every cache key: raise it when the fit changes.
-FIT_VERSION = 8
+FIT_VERSION = 9
 
 
 def rotate_parameters(parameters, degrees):
@@ -111,6 +111,7 @@ def fit_grid(images, locations=None, progress=False, **options):
             "residual": max(fit.residual for fit in fits),
             "ee_error": max(fit.ee_error for fit in fits),
             "centroid_error": max(fit.centroid_error for fit in fits),
+            "shape_error": max(fit.shape_error for fit in fits),
         },
     )
     return model, fits

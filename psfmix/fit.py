@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxpho.data.psfmodel import PSF_DTYPE
 from jaxpho.errors import InputError
-from psfmix.centroid import moment_rows, weight_widths
+from psfmix.centroid import moment_rows, shape_rows, weight_widths
 from psfmix.lm import Options, minimise
 from psfmix.model import AMP, CXX, CYY, brightness, to_free
 from psfmix.search import polish, search
@@ -42,6 +42,8 @@ class MixtureFit:
         Largest distance, native px, between the centroids of model and image under Gaussian
         weights of sigma .5, 1, 2 and 4 times the image's FWHM (those within half of the stamp's
         half width), which is how far galaxies of those widths are misplaced: `psfmix.centroid`.
+    shape_error : float
+        Largest error of the ellipticity ((xx - yy, 2 xy) over xx + yy) under the same weights.
     includes_pixel, oversample, amplitude_sum, signed
         As the fit was asked.
     center : (x, y)
@@ -57,6 +59,7 @@ class MixtureFit:
     ee_radii: np.ndarray
     ee_errors: np.ndarray
     centroid_error: float
+    shape_error: float
     includes_pixel: bool
     oversample: float
     amplitude_sum: str
@@ -275,6 +278,8 @@ def measure(parameters, target, includes_pixel, normalize, signed, steps=0, cost
     widths = weight_widths(target.fwhm, target.halfsize)
     rows = moment_rows(gx[good], gy[good], 1.0, image[good], widths)
     shifts = np.hypot(*(rows @ difference[good]))
+    rows = shape_rows(gx[good], gy[good], 1.0, image[good], widths)
+    shapes = np.hypot(*(rows @ difference[good]))
     fit = MixtureFit(
         parameters=parameters,
         residual=float(np.max(np.abs(difference)) / np.max(image[good])),
@@ -282,6 +287,7 @@ def measure(parameters, target, includes_pixel, normalize, signed, steps=0, cost
         ee_radii=target.ee_radii,
         ee_errors=errors,
         centroid_error=float(shifts.max()),
+        shape_error=float(shapes.max()),
         includes_pixel=includes_pixel,
         oversample=target.oversample,
         amplitude_sum=normalize,
@@ -293,11 +299,12 @@ def measure(parameters, target, includes_pixel, normalize, signed, steps=0, cost
     )
     log.info(
         "PSF mixture: %d Gaussians%s, residual %.2f%% of peak, encircled energy within %.2f%% "
-        "at 1-5 px, centroids within %.3f px",
+        "at 1-5 px, centroids within %.3f px, ellipticities within %.3f",
         len(parameters),
         " (signed)" if signed else "",
         100 * fit.residual,
         100 * fit.ee_error,
         fit.centroid_error,
+        fit.shape_error,
     )
     return fit

@@ -40,6 +40,7 @@ def write_fits(path, fit, image, provenance, ladder=None, background=0.0):
     if np.isfinite(fit.ee_error):
         header["EEERROR"] = (fit.ee_error, "encircled energy at 1-5 px / stamp")
     header["CENERROR"] = (fit.centroid_error, "largest error of weighted centroids, native px")
+    header["SHERROR"] = (fit.shape_error, "largest error of weighted ellipticities")
     header["PIXINCL"] = (bool(fit.includes_pixel), "the mixture includes the native pixel")
     header["BACKGRND"] = (background, "constant of MODEL beside the mixture, per pixel")
     for key, value in provenance.items():

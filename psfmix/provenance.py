@@ -42,6 +42,7 @@ def provenance_of_image(source, fit, background=0.0, posterior=None):
         "residual": fit.residual,
         "ee_error": fit.ee_error,
         "centroid_error": fit.centroid_error,
+        "shape_error": fit.shape_error,
         "method": "map" if posterior is None else "nuts",
         "background": background,
     }

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from jaxpho.errors import InputError
-from psfmix.centroid import moment_rows, weight_widths
+from psfmix.centroid import moment_rows, shape_rows, weight_widths
 
 # Half width (native px, and in units of the FWHM) of the square kept at full resolution.
 _CORE_PIXELS = 8.0
@@ -25,6 +25,8 @@ _SECTORS = 8
 _SECTOR_WEIGHT = 0.5
 # A shift by the FWHM counts as this part of the whole flux.
 _CENTROID_WEIGHT = 2.0
+# An ellipticity of 1 counts as this part of it: few components must not lay the wings to one side.
+_SHAPE_WEIGHT = 0.3
 # Median along the edge, of the maximum, above which an image is no PSF.
 _NO_PEAK = 0.8
 
@@ -55,6 +57,9 @@ class Target:
     moments : array (2 nwidth, nrow)
         ``moments @ difference`` are the shifts (native px, all x, then all y) that a difference
         of images makes in weighted centroids, see `psfmix.centroid`.
+    shapes : array (2 nwidth, nrow)
+        ``shapes @ difference`` are the ellipticities (all (xx - yy), then all 2 xy, over xx + yy)
+        that a difference of images adds under the same weights.
     ee_radii : array (nradii,)
     ee_center : (x, y)
         Where the circles are centred: the centroid of the core, relative to `center`.
@@ -74,6 +79,7 @@ class Target:
     weight: np.ndarray
     cells: sparse.csr_array
     moments: np.ndarray
+    shapes: np.ndarray
     ee_radii: np.ndarray
     ee_center: tuple[float, float]
     peak: float
@@ -90,21 +96,26 @@ class Target:
 
         Returns
         -------
-        array (..., nradii + nsector + 2 nwidth)
-            The last ones are first moments in fluxes: that of a shift by the FWHM is
-            `_CENTROID_WEIGHT` times the total.
+        array (..., nradii + nsector + 4 nwidth)
+            The last ones are first and second moments in fluxes: that of a shift by the FWHM is
+            `_CENTROID_WEIGHT` times the total, that of an ellipticity of 1 `_SHAPE_WEIGHT` times.
         """
         rows = np.reshape(brightness, (-1, len(self.x)))
         out = (self.cells @ rows.T).T
         circles = len(self.ee_radii)
         out[:, :circles] = np.cumsum(out[:, :circles], axis=1)
         shifts = rows @ self.moments.T * (_CENTROID_WEIGHT * self.total / self.fwhm)
-        out = np.concatenate([out, shifts], axis=1)
+        shapes = rows @ self.shapes.T * (_SHAPE_WEIGHT * self.total)
+        out = np.concatenate([out, shifts, shapes], axis=1)
         return out.reshape(*np.shape(brightness)[:-1], -1)
 
     def shift(self, difference):
         """Largest shift (native px) that a difference of images makes in weighted centroids."""
         return float(np.max(np.hypot(*np.reshape(self.moments @ difference, (2, -1)))))
+
+    def ellipticity(self, difference):
+        """Largest ellipticity that a difference of images adds."""
+        return float(np.max(np.hypot(*np.reshape(self.shapes @ difference, (2, -1)))))
 
     @cached_property
     def ee(self):
@@ -204,6 +215,7 @@ def build_target(
         weight=np.sqrt(mean(weight / np.max(weight)) * count),
         cells=sparse.vstack([rings, _SECTOR_WEIGHT * sectors], format="csr"),
         moments=np.concatenate(moment_rows(*from_center, area, value, widths)),
+        shapes=np.concatenate(shape_rows(*from_center, area, value, widths)),
         ee_radii=radii,
         ee_center=ee_center,
         peak=peak,

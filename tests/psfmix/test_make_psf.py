@@ -63,7 +63,8 @@ def test_store(sampled, psf):
         assert node["parameters"].dtype == PSF_DTYPE
         assert node.attrs["n_psf_per_source"] == 18
         np.testing.assert_array_equal(node["parameters"]["sersic_bin"][0, :, 0], np.arange(9))
-        for key in ("image", "image_sha256", "oversample", "residual", "ee_error", "version_jax"):
+        errors = ("residual", "ee_error", "centroid_error", "shape_error")
+        for key in ("image", "image_sha256", "oversample", *errors, "version_jax"):
             assert key in node.attrs, key
         assert json.loads(node.attrs["options"])["ngauss"] == 2
         assert node.attrs["amplitude_sum"] == "stamp" and not node.attrs["includes_pixel"]
@@ -324,7 +325,7 @@ def test_draws_for_arviz(psf, tmp_path, capsys, monkeypatch):
     assert attrs["log_likelihood"] >= attrs["log_likelihood_optimum"]
     assert call(psf, tmp_path / "map.h5", *words, "--method", "map") == 0
     optimum = read_psf_store(tmp_path / "map.h5", "r").attrs
-    for key in ("residual", "ee_error"):
+    for key in ("residual", "ee_error", "centroid_error", "shape_error"):
         assert attrs[key] <= optimum[key] * (1 + 1e-3), key
     assert draws["background"].min() < optimum["background"] < draws["background"].max()
     # the stored mixture is a draw, or the optimum that they lie about

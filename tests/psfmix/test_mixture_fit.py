@@ -10,7 +10,7 @@ from astropy.io import fits
 from jaxpho.data.psfex import read_psfex
 from jaxpho.data.psfmodel import PSF_DTYPE
 from jaxpho.errors import InputError
-from psfmix.centroid import moment_rows, weight_widths
+from psfmix.centroid import moment_rows, shape_rows, weight_widths
 from psfmix.fit import fit_mixture, from_array, render_parameters
 from psfmix.ladder import fit_ladder
 
@@ -24,6 +24,10 @@ JWST = {(4, False): 0.043, (4, True): 0.02, (8, True): 0.009}
 JWST_EE8 = 3e-3
 # Weighted centroids, native pixels.
 CENTROID = 0.01
+# Weighted ellipticities of four positive Gaussians: .042 here, .45 without rows for them.
+SHAPE = 0.1
+# The same of the F200W image: .038, .009 and .002.
+JWST_SHAPE = {(4, False): 0.06, (4, True): 0.02, (8, True): 0.01}
 # The PSFEx models of the two surveys with four signed components, residual and encircled energy.
 PSFEX_RESIDUAL, PSFEX_EE = 0.02, 4e-3
 # float32 storage of forcepho's parameters and model.
@@ -129,6 +133,60 @@ def test_rows_of_moments_are_shifts():
     assert np.allclose(found, np.array(shift)[:, None], rtol=0.1, atol=0)
 
 
+@pytest.mark.parametrize("shear", [(0.01, 0.0), (-0.004, 0.007)])
+def test_rows_of_shapes_are_ellipticities(shear):
+    """A round Gaussian sheared a little: the ellipticity of the product of it and the weight."""
+    step, sigma = 0.25, 1.3
+    axis = step * (np.arange(161) - 80.0)
+    x, y = (grid.ravel() for grid in np.meshgrid(axis, axis))
+    widths = np.array([0.7, 1.5, 3.0, 6.0])
+    stretch = np.array([[1 + shear[0], shear[1]], [shear[1], 1 - shear[0]]])
+    covariance = sigma**2 * stretch @ stretch
+
+    def gaussian(c):
+        inverse = np.linalg.inv(c)
+        form = inverse[0, 0] * x**2 + 2 * inverse[0, 1] * x * y + inverse[1, 1] * y**2
+        return np.exp(-form / 2) / (2 * np.pi * np.sqrt(np.linalg.det(c)))
+
+    round_image = gaussian(sigma**2 * np.eye(2))
+    rows = shape_rows(x, y, step**2, round_image, widths)
+    found = rows @ (gaussian(covariance) - round_image)
+    for k, width in enumerate(widths):
+        product = np.linalg.inv(np.linalg.inv(covariance) + np.eye(2) / width**2)
+        expected = np.array([product[0, 0] - product[1, 1], 2 * product[0, 1]]) / product.trace()
+        # first order in the shear
+        assert np.allclose(found[:, k], expected, rtol=0, atol=3 * (shear[0] ** 2 + shear[1] ** 2))
+        assert np.hypot(*expected) > 0.002
+
+
+def test_rows_of_a_point_are_finite():
+    """All light in the middle pixel has no extent that ellipticities could refer to."""
+    x, y = (grid.ravel() for grid in np.meshgrid(np.arange(-5.0, 6), np.arange(-5.0, 6)))
+    rows = shape_rows(x, y, 1.0, 1.0 * (np.hypot(x, y) == 0), np.array([0.5, 1.0]))
+    assert np.all(np.isfinite(rows))
+
+
+def test_wings_of_a_telescope_lie_to_all_sides():
+    """Four positive Gaussians cannot show spikes, but must not put all wings into one."""
+    psf = galsim.OpticalPSF(
+        lam_over_diam=2.0, obscuration=0.3, nstruts=3, strut_thick=0.05,
+        strut_angle=20 * galsim.degrees, defocus=0.05, astig1=0.04, coma1=0.05, trefoil2=0.05,
+    )  # fmt: skip
+    image = draw(psf, 81, 2)
+    fit = fit_mixture(image, oversample=2, ngauss=4)
+    assert fit.shape_error < SHAPE
+    # the same by its definition, under the widest weight
+    axis = (np.arange(81) - 40) / 2
+    x, y = np.meshgrid(axis, axis)
+    weight = np.exp(-(x**2 + y**2) / (2 * 4.0**2))
+    e = [
+        np.array([np.sum(weight * i * (x**2 - y**2)), np.sum(weight * i * 2 * x * y)])
+        / np.sum(weight * i * (x**2 + y**2))
+        for i in (fit.render(), image)
+    ]
+    assert np.hypot(*(e[0] - e[1])) < SHAPE
+
+
 def test_centroid_of_a_lopsided_psf():
     """Two Gaussians cannot follow the lobe, but put the light, and so galaxies, in its place."""
     lobes = [galsim.Gaussian(sigma=s).shift(d, 0.3 * d) for s, d in ((1, 0), (1.3, 2), (1.8, 4))]
@@ -191,6 +249,7 @@ def test_jwst(f200w, ngauss, signed):
     if ngauss == 8:
         assert fit.ee_error < JWST_EE8
     assert fit.centroid_error < CENTROID
+    assert fit.shape_error < JWST_SHAPE[ngauss, signed]
     assert np.all(fit.parameters["amp"] > 0) or signed
     assert time.process_time() - begin < SECONDS_JWST
 
