@@ -15,6 +15,7 @@ from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import NoiseOptions
 from jaxpho.fit.posterior import Problem, Static, physical_jacobian, prior_matrix
 from jaxpho.fit.sandwich import correction, informations, move_draws
+from jaxpho.fit.target import whitening
 
 FAINT = 1.0
 """Model over sigma below which a pixel tells of the noise rather than of the model."""
@@ -111,14 +112,22 @@ class NoiseTreatment:
                 f"(median {np.median(ratio):.2f})"
             )
 
-    def widen(self, draws: Draws, mode: Optimum, problem: Problem, static: Static) -> Draws:
-        """Draws with the spread that correlated noise asks for."""
+    def widen(
+        self,
+        draws: Draws,
+        mode: Optimum,
+        problem: Problem,
+        static: Static,
+        positive: np.ndarray | None = None,
+    ) -> Draws:
+        """Draws with the spread that correlated noise asks for; ``positive`` [n] stay above zero."""
         if not self.widens:
             return draws
         _, stretch = self.laplace(mode, problem, static, volume=1.0)
-        tr = problem.transform
-        theta = move_draws(draws.theta, mode.z, stretch, tr)
-        warmup = move_draws(draws.warmup, mode.z, stretch, tr)
+        root = whitening(mode.curvature)
+        how = stretch, problem.transform, positive, root @ root.T
+        theta = move_draws(draws.theta, mode.z, *how)
+        warmup = move_draws(draws.warmup, mode.z, *how)
         return replace(draws, theta=theta, warmup=warmup, worth=diagnose(theta))
 
     def effective_ierr(self, pixels: dict) -> np.ndarray:
