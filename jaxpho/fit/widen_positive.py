@@ -3,10 +3,10 @@
 Without the condition the posterior is near a normal in the unconstrained parameters, with the
 covariance C of independent pixels or V of correlated ones (`jaxpho.fit.sandwich`); with it, this
 normal is cut at zero. Each flux is mapped from the quantile of its own cut normal to that of the
-wider one, so that it stays above zero and piles up there as it should; all other parameters, fluxes that are far above zero
-among them, follow their regression on these fluxes, which the cut leaves as it is, and what is left
-over is stretched. For one flux it is exact, for several that are
-correlated and all near zero it is not quite: each has the cut of its own, not those of the others.
+wider one, so that it stays above zero and piles up there as it should. All other parameters, fluxes
+far above zero among them, follow their regression on these fluxes, which the cut leaves as it is,
+and what is left over is stretched. For one flux it is exact, for several that are correlated and
+all near zero it is not quite: each has the cut of its own, not those of the others.
 """
 
 from __future__ import annotations
