@@ -166,6 +166,22 @@ class NoiseTreatment:
         moved = hat @ spread
         return np.diag(2.0 * moved - hat @ plain @ moved), np.diag(moved @ moved)
 
+    def loss(self, optimum: Optimum, problem: Problem, static: Static, owned: np.ndarray) -> float:
+        """How many times less differences of chi2 tell where independent pixels are fitted.
+
+        tr(C B) / tr(C F) over the parameters ``owned`` [n] bool: the mean square by which
+        the noise moves what the data know of them, over that of independent pixels.
+        """
+        if not self.widens or not owned.any():
+            return 1.0
+        plain, spread = self._informations(optimum, problem, static)
+        z = jnp.asarray(optimum.z, problem.patch.data.dtype)
+        prior = np.asarray(prior_matrix(z, problem.transform, 1.0), np.float64)
+        root = whitening(plain + prior)
+        known = [np.einsum("ij,ji->i", root @ root.T, m)[owned].sum() for m in (plain, spread)]
+        # negative correlations (of a subtracted sky, say) are no reason to trust pixels more
+        return float(max(known[1] / known[0], 1.0)) if known[0] > 0 else 1.0
+
     def _informations(self, optimum: Optimum, problem: Problem, static: Static):
         """F and B at an optimum, kept for those who ask again."""
         key = np.asarray(optimum.z).tobytes()
