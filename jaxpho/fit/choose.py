@@ -25,7 +25,8 @@ class Choice:
     ----------
     type : str
     chi2 : dict
-        type -> chi2 of the patch with this type minus that with the chosen one.
+        type -> chi2 of the patch with this type minus that with the chosen one; where pixels of
+        correlated noise are fitted as independent, in units of what independent ones would tell.
     score : dict
         The same with the penalty for the parameters of each.
     """
@@ -45,8 +46,10 @@ def is_auto(peak) -> bool:
     return getattr(peak, "auto", False) and "all" not in peak.fixed
 
 
-def decide(chi2: dict[str, float], parameters: dict[str, int], penalty: float) -> Choice:
-    """The type of lowest chi2 + penalty x parameters.
+def decide(
+    chi2: dict[str, float], parameters: dict[str, int], penalty: float, loss: float = 1.0
+) -> Choice:
+    """The type of lowest chi2 / loss + penalty x parameters.
 
     Parameters
     ----------
@@ -54,7 +57,11 @@ def decide(chi2: dict[str, float], parameters: dict[str, int], penalty: float) -
         By type.
     penalty : float
         Per free parameter.
+    loss : float
+        How many times larger correlated noise makes differences of chi2 that mean nothing
+        (`jaxpho.fit.treatment.NoiseTreatment.loss`).
     """
+    chi2 = {k: v / loss for k, v in chi2.items()}
     score = {k: v + penalty * parameters[k] for k, v in chi2.items()}
     best = min(score, key=score.get)
     return Choice(
@@ -105,6 +112,7 @@ def choose_types(
     best, _ = fitter.best()
     values = fitter.named(best.theta)
     areas = fitter.areas(best, fitter.pixels(best))
+    first = best
     choices: list[Choice | None] = [None] * len(peaks)
     auto = [s for s, peak in enumerate(peaks) if is_auto(peak)]
     light = {s: _brightness(values, s) for s in auto}
@@ -123,7 +131,7 @@ def choose_types(
         counts = {k: sum(owner == s for owner, _, _ in fit[1]) for k, fit in fits.items()}
         cost = np.log(max(areas.npix[s], 2)) if penalty is None else penalty
         chi2 = {k: fit[2].chi2 for k, fit in fits.items()}
-        choices[s] = decide(chi2, counts, float(cost))
+        choices[s] = decide(chi2, counts, float(cost), fitter.loss(first, s))
         peaks, values, best = fits[choices[s].type]
     return peaks, values, choices
 

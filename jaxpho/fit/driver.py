@@ -191,6 +191,12 @@ class _Fitter:
             radii[s] = quality.influence_radius(start.type, value, self.psf_sigma)
         return centres, d, radii
 
+    def loss(self, optimum: Optimum, s: int) -> float:
+        """What differences of chi2 are to be divided by where source s is concerned."""
+        owned = np.zeros(self.n, bool)
+        owned[: len(self.table.parameters)] = [p.owner == s for p in self.table.parameters]
+        return self.noise.loss(optimum, self.problem, self.static, owned)
+
     def areas(self, optimum: Optimum, pixels: list[dict]) -> quality.SourceArea:
         judged = [{**p, "ierr": self.noise.effective_ierr(p)} for p in pixels]
         return quality.source_areas(

@@ -3,9 +3,11 @@
 The p value is that of chi2 within the source's area as a posterior predictive check (Gelman, Meng
 & Stern 1996) whose distribution is known: chi2 of replicated data about their own fit has the mean
 nu = pixels - parameters, and the variance 2 nu sum(rho^2) where the noise has the correlation rho
-by lag; what is uncertain in the scale of the errors, s, adds (2 nu s)^2. A gamma distribution of
-this mean and variance is exact for independent pixels. Where blank pixels tell the noise, it is
-the measure: the question here is the model, not the quoted errors.
+by lag, less what the fit takes of it, which there is more than one for each parameter (see
+`jaxpho.fit.treatment.NoiseTreatment.absorbed`); for Student's t see `student_law`. What is
+uncertain in the scale of the errors, s, adds (2 nu s)^2. A gamma distribution of this mean and
+variance is exact for independent pixels. Where blank pixels tell the noise, it is the measure: the
+question here is the model, not the quoted errors.
 
 Structure: the largest sum of residuals, in sigma, weighted by a Gaussian as wide as the PSF. It
 finds what chi2 of many pixels does not, a neighbour that is missing or a wrong profile.
@@ -19,10 +21,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import gamma
 
+from jaxpho.fit.sandwich import correlate_pixels
+
 LEAST_P = 1e-4
 """p value below which a source is flagged."""
 STRUCTURE = 6.0
 """Largest smoothed residual, in sigma, above which a source is flagged."""
+LEAST_LEFT = 0.1
+"""Share of the variance of chi2 that a fit leaves at the least."""
 TRUNCATE = 3.0  # of the Gaussian, in its sigma
 
 
@@ -53,27 +59,44 @@ class Mismatch:
         return (self.p_value < LEAST_P) | (np.abs(self.residual_peak) > STRUCTURE)
 
 
-def p_value(chi2, npix, n_parameters, variance):
-    """Chance of a larger chi2 than one of a mean ``npix - n_parameters`` and a variance."""
+def p_value(chi2, npix, n_parameters, variance, left=None):
+    """Chance of a larger chi2 than one of a mean ``npix - n_parameters`` and a variance.
+
+    The variance is that before a fit; what the fit leaves of it, ``left``, is by default the share
+    that it leaves of chi2. ``n_parameters`` need not be whole.
+    """
     nu = npix - n_parameters
     if nu < 1:
         return np.nan
-    variance = variance * nu / npix
+    variance = variance * (nu / npix if left is None else max(left, LEAST_LEFT))
     return float(gamma.sf(chi2, nu**2 / variance, scale=variance / nu))
 
 
-def parameters_of(table, n_sources: int) -> np.ndarray:
-    """Free parameters [S] of each source."""
-    out = np.zeros(n_sources, int)
-    for p in table.parameters:
+def student_law(nu: float) -> tuple[float, float]:
+    """Of weighted squares of Student's t noise: variance of one, and what a parameter absorbs.
+
+    The squares are v = (nu + 1) u^2 / (nu s^2 + u^2), u / s a variate of nu degrees of freedom: v /
+    (nu + 1) has the beta distribution (1/2, nu/2), so that the mean is 1 and the variance
+    2 nu / (nu + 3). The fit of the likelihood, whose score is psi = v / u, moves the mean by
+    E[v' psi] / E[psi'] - E[v''] / (2 E[psi']) = (nu + 2) / (nu + 5) for each parameter. Both are
+    2 and 1 for many degrees of freedom.
+    """
+    return 2.0 * nu / (nu + 3.0), (nu + 2.0) / (nu + 5.0)
+
+
+def parameters_of(table, n_sources: int, weight: np.ndarray | None = None) -> np.ndarray:
+    """Free parameters [S] of each source, each counted by its weight [n] where one is given."""
+    out = np.zeros(n_sources)
+    for i, p in enumerate(table.parameters):
         if isinstance(p.owner, int):
-            out[p.owner] += 1
+            out[p.owner] += 1.0 if weight is None else weight[i]
     return out
 
 
 def source_mismatch(
-    pixels: list[dict], centres, d, radii, widths, noise: list[Known], n_parameters
-) -> Mismatch:
+    pixels: list[dict], centres, d, radii, widths, noise: list[Known], n_parameters,
+    square: float = 2.0, n_squares=None,
+) -> Mismatch:  # fmt: skip
     """How well the model describes each source.
 
     Parameters
@@ -89,14 +112,17 @@ def source_mismatch(
     noise : list of Known
         Of each exposure.
     n_parameters : ndarray
-        [S] free parameters.
+        [S] what the fit takes from the mean of chi2: free parameters, or as their noise has it.
+    square : float
+        Variance of the square of one pixel.
+    n_squares : ndarray, optional
+        [S] the same of the variance, in units of ``square``; default ``n_parameters``.
     """
     n = len(radii)
     peaks = np.full(n, np.nan)
-    chi2, npix, variance = np.zeros(n), np.zeros(n), np.zeros(n)
+    chi2, npix, variance, pairs = np.zeros((4, n))
     for p, centre, matrix, width, known in zip(pixels, centres, d, widths, noise, strict=True):
         smooth = smoothed_residual(p, width, known.correlation) / known.scale
-        square = 1.0 if known.correlation is None else float((known.correlation**2).sum())
         residual = (np.asarray(p["data"], float) - p["model"]) * p["ierr"] / known.scale
         for s, radius in enumerate(radii):
             offset = np.stack([p["x"] - centre[s, 0], p["y"] - centre[s, 1]])
@@ -107,11 +133,18 @@ def source_mismatch(
                 continue
             chi2[s] += (residual[inside] ** 2).sum()
             npix[s] += count
-            variance[s] += 2.0 * count * square + (2.0 * count * known.scale_error) ** 2
+            both = float(count)
+            if known.correlation is not None:
+                at = np.asarray(p["x"])[inside], np.asarray(p["y"])[inside]
+                both = correlate_pixels(np.ones((1, count)), *at, known.correlation**2).sum()
+            pairs[s] += both
+            variance[s] += square * both + (2.0 * count * known.scale_error) ** 2
             best = smooth[inside][np.argmax(np.abs(smooth[inside]))]
             if not abs(peaks[s]) >= abs(best):
                 peaks[s] = best
-    found = [p_value(*a) for a in zip(chi2, npix, n_parameters, variance, strict=True)]
+    taken = n_parameters if n_squares is None else n_squares
+    left = 1.0 - taken / np.maximum(pairs, 1.0)
+    found = [p_value(*a) for a in zip(chi2, npix, n_parameters, variance, left, strict=True)]
     return Mismatch(np.array(found), peaks)
 
 
@@ -190,6 +223,11 @@ def judge(fitter, optimum, pixels: list[dict]) -> Mismatch:
     packed, noise = fitter.packed, fitter.noise
     judged = [{**p, "ierr": noise.effective_ierr(p)} for p in pixels]
     known = known_noise(packed, noise.correlations)
-    count = parameters_of(fitter.table, packed.n_sources)
+    weights = noise.absorbed(optimum, fitter.problem, fitter.static) or (None, None)
+    count, squares = (parameters_of(fitter.table, packed.n_sources, w) for w in weights)
+    square = 2.0
+    if noise.student:
+        square, own = student_law(float(noise.noise.student[0]))
+        count = count * own
     widths = np.maximum(np.median(fitter.psf_pixels, axis=1), 0.5)
-    return source_mismatch(judged, *fitter.geometry(optimum), widths, known, count)
+    return source_mismatch(judged, *fitter.geometry(optimum), widths, known, count, square, squares)

@@ -23,6 +23,7 @@ from jaxpho.core.noise import error_texture, student_curvature
 from jaxpho.core.scene import scene_rows
 from jaxpho.fit.posterior import Problem, Static
 from jaxpho.fit.transforms import inverse, physical
+from jaxpho.fit.widen_positive import widen_positive
 
 _LEAST = 1e-9
 """Information, relative to that of the posterior, below which a direction is the prior's alone."""
@@ -153,7 +154,14 @@ def correction(curvature: np.ndarray, plain: np.ndarray, spread: np.ndarray):
     return root @ white @ root.T, root @ _root(white) @ back
 
 
-def move_draws(theta: np.ndarray, centre: np.ndarray, stretch: np.ndarray, tr) -> np.ndarray:
+def move_draws(
+    theta: np.ndarray,
+    centre: np.ndarray,
+    stretch: np.ndarray,
+    tr,
+    positive: np.ndarray | None = None,
+    before: np.ndarray | None = None,
+) -> np.ndarray:
     """Draws [..., n] of theta moved about a mode.
 
     Parameters
@@ -165,6 +173,10 @@ def move_draws(theta: np.ndarray, centre: np.ndarray, stretch: np.ndarray, tr) -
     stretch : ndarray
         [n, n] from `correction`.
     tr : Transform
+    positive : ndarray, optional
+        [n] bool, linear parameters without draws below zero, which are to have none.
+    before : ndarray, optional
+        [n, n] covariance in z that is stretched; needed with ``positive``.
     """
     flat = theta.reshape(-1, theta.shape[-1])
     with jax.enable_x64(True):
@@ -173,8 +185,20 @@ def move_draws(theta: np.ndarray, centre: np.ndarray, stretch: np.ndarray, tr) -
             if np.asarray(a).dtype.kind == "f" else jnp.asarray(np.asarray(a)), tr
         )  # fmt: skip
         z = np.asarray(_inverse(jnp.asarray(flat, jnp.float64), wide))
-        moved = centre + (z - centre) @ stretch.T
+        if positive is None or not np.any(positive):
+            moved = centre + (z - centre) @ stretch.T
+        else:
+            shift = np.asarray(wide.centre / wide.scale)
+            # from the zero of the flux itself: draws near it keep their digits
+            z = np.where(positive, flat / np.asarray(wide.scale), z)
+            middle = np.where(positive, centre + shift, centre)
+            after = stretch @ before @ stretch.T
+            moved = widen_positive(z, middle, before, after, positive)
+            fluxes = moved * np.asarray(wide.scale)
+            moved = np.where(positive, moved - shift, moved)
         out = np.asarray(_physical(jnp.asarray(moved), wide))
+        if positive is not None and np.any(positive):
+            out = np.where(positive, fluxes, out)
     return out.reshape(theta.shape).astype(theta.dtype)
 
 

@@ -15,6 +15,7 @@ from jaxpho.fit.optimize import Optimum
 from jaxpho.fit.options import NoiseOptions
 from jaxpho.fit.posterior import Problem, Static, physical_jacobian, prior_matrix
 from jaxpho.fit.sandwich import correction, informations, move_draws
+from jaxpho.fit.target import whitening
 
 FAINT = 1.0
 """Model over sigma below which a pixel tells of the noise rather than of the model."""
@@ -41,7 +42,7 @@ class NoiseTreatment:
         self.packed, self.options = packed, options
         found = packed.noise or [None] * len(packed.exposures)
         self.correlations = [None if n is None else n.correlation for n in found]
-        self.noise, self.messages = None, []
+        self.noise, self.messages, self._known = None, [], None
         if options.correlation == "none":
             self.correlations = [None] * len(packed.exposures)
         if self.correlated and options.correlation == "covariance":
@@ -94,7 +95,7 @@ class NoiseTreatment:
         """Covariance of theta at an optimum, and the map of draws; None: that of the curvature."""
         if not (self.widens or self.student):
             return None
-        plain, spread = informations(optimum.z, problem, self.packed, self.correlations, static)
+        plain, spread = self._informations(optimum, problem, static)
         z = jnp.asarray(optimum.z, problem.patch.data.dtype)
         prior = np.asarray(prior_matrix(z, problem.transform, volume), np.float64)
         covariance, stretch = correction(plain + prior, plain, spread)
@@ -111,24 +112,83 @@ class NoiseTreatment:
                 f"(median {np.median(ratio):.2f})"
             )
 
-    def widen(self, draws: Draws, mode: Optimum, problem: Problem, static: Static) -> Draws:
-        """Draws with the spread that correlated noise asks for."""
+    def widen(
+        self,
+        draws: Draws,
+        mode: Optimum,
+        problem: Problem,
+        static: Static,
+        positive: np.ndarray | None = None,
+    ) -> Draws:
+        """Draws with the spread of correlated noise; those of ``positive`` [n] stay above zero."""
         if not self.widens:
             return draws
         _, stretch = self.laplace(mode, problem, static, volume=1.0)
-        tr = problem.transform
-        theta = move_draws(draws.theta, mode.z, stretch, tr)
-        warmup = move_draws(draws.warmup, mode.z, stretch, tr)
+        root = whitening(mode.curvature)
+        how = stretch, problem.transform, positive, root @ root.T
+        theta = move_draws(draws.theta, mode.z, *how)
+        warmup = move_draws(draws.warmup, mode.z, *how)
         return replace(draws, theta=theta, warmup=warmup, worth=diagnose(theta))
 
     def effective_ierr(self, pixels: dict) -> np.ndarray:
-        """1/sigma with outliers weighted as the likelihood does; of chi2 of a source."""
+        """1/sigma with outliers weighted as the likelihood does; of chi2 of a source.
+
+        For Student's t the squares that follow have the mean 1 (`jaxpho.fit.mismatch.student_law`).
+        """
         if not self.student:
             return pixels["ierr"]
         u = (pixels["data"] - pixels["model"]) * pixels["ierr"]
-        nu, scale = np.asarray(self.noise.student, np.float64)
-        weight = student_weight(u, (nu, scale)) * (nu * scale**2 / (nu + 1.0))
+        weight = student_weight(u, np.asarray(self.noise.student, np.float64))
         return pixels["ierr"] * np.sqrt(weight)
+
+    def absorbed(self, optimum: Optimum, problem: Problem, static: Static):
+        """What each parameter [n] takes from the mean of chi2, and of its variance over 2.
+
+        None: one each, for independent pixels.
+
+        A fit with the hat matrix H = J C J^T to noise of the correlation R leaves the mean
+        tr((1 - H) R (1 - H)^T) of chi2, which is the number of pixels less
+        tr(2 C B - C F C B), C the covariance that the fit believes in. Its variance, 2 tr R^2
+        before the fit, loses 2 tr (H R)^2 = 2 tr (C B)^2 where the model is smooth over the noise.
+        """
+        if not self.correlated:
+            return None
+        plain, spread = self._informations(optimum, problem, static)
+        if not self.widens:
+            # the weights of `covariance` are those of R: F C is left
+            root = whitening(optimum.curvature)
+            hat = root @ root.T @ plain
+            return np.diag(hat), np.diag(hat @ hat)
+        z = jnp.asarray(optimum.z, problem.patch.data.dtype)
+        prior = np.asarray(prior_matrix(z, problem.transform, 0.0), np.float64)
+        root = whitening(plain + prior)
+        hat = root @ root.T
+        moved = hat @ spread
+        return np.diag(2.0 * moved - hat @ plain @ moved), np.diag(moved @ moved)
+
+    def loss(self, optimum: Optimum, problem: Problem, static: Static, owned: np.ndarray) -> float:
+        """How many times less differences of chi2 tell where independent pixels are fitted.
+
+        tr(C B) / tr(C F) over the parameters ``owned`` [n] bool: the mean square by which
+        the noise moves what the data know of them, over that of independent pixels.
+        """
+        if not self.widens or not owned.any():
+            return 1.0
+        plain, spread = self._informations(optimum, problem, static)
+        z = jnp.asarray(optimum.z, problem.patch.data.dtype)
+        prior = np.asarray(prior_matrix(z, problem.transform, 1.0), np.float64)
+        root = whitening(plain + prior)
+        known = [np.einsum("ij,ji->i", root @ root.T, m)[owned].sum() for m in (plain, spread)]
+        # negative correlations (of a subtracted sky, say) are no reason to trust pixels more
+        return float(max(known[1] / known[0], 1.0)) if known[0] > 0 else 1.0
+
+    def _informations(self, optimum: Optimum, problem: Problem, static: Static):
+        """F and B at an optimum, kept for those who ask again."""
+        key = np.asarray(optimum.z).tobytes()
+        if self._known is None or self._known[0] != key:
+            found = informations(optimum.z, problem, self.packed, self.correlations, static)
+            self._known = key, found
+        return self._known[1]
 
 
 def residual_ratio(data, model, ierr) -> tuple[float, float] | None:

@@ -73,7 +73,8 @@ def draw(
         if checkpoint is not None:
             common["checkpoint"] = checkpoint.stage("full")
         draws = sample(key, mode, fitter.problem, *rest, **common)
-    return fitter.noise.widen(draws, mode, fitter.problem, fitter.static), messages
+    positive = common["fluxes"] if sampling.positive else None
+    return fitter.noise.widen(draws, mode, fitter.problem, fitter.static, positive), messages
 
 
 def _fluxes(fitter) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fit_case import MIXTURE, draw, make_case, peaks_of, remake
+from fit_case import MIXTURE, draw, make_case, packed_patch, peaks_of, remake
+from scipy.signal import convolve2d, correlate2d
 
 from jaxpho.core.sources import AUTO_TYPES, SOURCE_TYPES
 from jaxpho.fit import flags
@@ -28,6 +30,9 @@ def test_the_rule():
     assert found.margin == pytest.approx(2.0)
     assert decide(chi2, SHAPES, 0.0).type == "sersic"
     assert decide(chi2, SHAPES, 200.0).type == "point"
+    # correlated noise: differences of chi2 tell so many times less
+    wide = decide({k: 3.0 * v for k, v in chi2.items()}, SHAPES, 5.0, loss=3.0)
+    assert wide.chi2 == pytest.approx(found.chi2) and wide.margin == pytest.approx(found.margin)
     mask = uncertain([found, None, found], 2.5)
     assert mask.tolist() == [flags.bit("type_uncertain"), 0, flags.bit("type_uncertain")]
     assert not uncertain([found], 1.5).any()
@@ -74,3 +79,28 @@ def test_held_neighbours_keep_their_type():
     _, peaks, _ = fitted()
     assert is_auto(peaks[0]) and not is_auto(replace(peaks[0], fixed=frozenset({"all"})))
     assert padding_of(peaks) == {"sersic": 3, "point": 3}
+
+
+def test_stars_in_correlated_noise_stay_stars():
+    """chi2 of galaxies less that of stars is as for independent noise, not the factor squared."""
+    s, k, gain = draw(11, ("point",), flux=300.0), np.arange(64), []
+    kernel = np.outer([0.5, 1.0, 0.5], [0.5, 1.0, 0.5])
+    rho = correlate2d(kernel, kernel) / (kernel**2).sum()
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+
+        def add(e, t, rng=rng):
+            field = convolve2d(rng.standard_normal((80, 80)), kernel, mode="valid")
+            x, y = t.x0 - t.x0.min(), t.y0 - t.y0.min()
+            field = field[y[:, None] + k % 8, x[:, None] + k // 8] / np.sqrt((kernel**2).sum())
+            return t._replace(data=t.data + field / np.where(t.ierr > 0, t.ierr, np.inf))
+
+        own = remake(s, change=add)
+        packed = packed_patch(own)
+        packed = replace(packed, noise=[SimpleNamespace(correlation=rho)] * len(packed.exposures))
+        peaks = [replace(p, type="sersic", auto=True, values={}) for p in peaks_of(own)]
+        found = fit_patch(packed, peaks, FitOptions(restarts=0), mixture=MIXTURE)
+        assert found.types == ["point"]
+        gain.append(-min(found.choices[0]["chi2"].values()))
+    # at most four parameters, and sizes that are not negative: one to three
+    assert np.mean(gain) < 3.0

@@ -1,16 +1,21 @@
 """p values and structure of residuals: uniform where the model is right, found where it is not."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from fit_case import MIXTURE, draw, packed_patch, peaks_of, remake
 from scipy.signal import convolve2d, correlate2d
 from scipy.stats import chi2 as chi2_law
 from scipy.stats import kstest
+from scipy.stats import t as student_t
 
 from jaxpho.fit import flags
 from jaxpho.fit.driver import fit_patch
-from jaxpho.fit.mismatch import p_value, smoothed_residual
-from jaxpho.fit.options import FitOptions
+from jaxpho.fit.mismatch import p_value, smoothed_residual, student_law
+from jaxpho.fit.noise import student_scale
+from jaxpho.fit.options import FitOptions, NoiseOptions
 
 KERNEL = np.outer([0.5, 1.0, 0.5], [0.5, 1.0, 0.5])
 RHO = correlate2d(KERNEL, KERNEL) / (KERNEL**2).sum()
@@ -78,3 +83,62 @@ def test_a_neighbour_that_is_missing_is_flagged():
     bad = fit(neighbour)
     assert bad.source_residual_peak[0] > 6.0 and bad.flags[0] & mask
     assert bad.source_p_value[0] < 0.1 * good.source_p_value[0]
+
+
+@pytest.mark.parametrize("nu", [2.5, 4.0, 30.0])
+def test_law_of_weighted_squares(nu):
+    """Against numerical integrals over Student's t."""
+    s = student_scale(nu)
+    u = np.sinh(np.linspace(-12.0, 12.0, 400001))  # to 80 000 errors: the tails count
+    density = student_t.pdf(u / s, nu) / s
+    floor = nu * s * s
+    square = (nu + 1) * u**2 / (floor + u**2)
+    score = (nu + 1) * u / (floor + u**2)
+    slope = (nu + 1) * (floor - u**2) / (floor + u**2) ** 2
+
+    def mean(values):
+        return np.trapezoid(values * density, u)
+
+    first = 2 * (nu + 1) * floor * u / (floor + u**2) ** 2
+    second = 2 * (nu + 1) * floor * (floor - 3 * u**2) / (floor + u**2) ** 3
+    absorbed = mean(first * score) / mean(slope)
+    absorbed -= mean(second) * mean(score**2) / (2 * mean(slope) ** 2)
+    variance, own = student_law(nu)
+    assert mean(square) == pytest.approx(1.0, abs=1e-4)
+    assert mean((square - 1) ** 2) == pytest.approx(variance, rel=1e-3)
+    assert absorbed == pytest.approx(own, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "law", ["student", "inflate", pytest.param("covariance", marks=pytest.mark.slow)]
+)
+def test_p_values_of_fits_are_uniform(law):
+    """A star fitted in 60 realisations of the noise that the fit assumes."""
+    s = draw(11, ("point",), flux=100.0)
+    nu, k, found = 4.0, np.arange(64), []
+    noise = NoiseOptions(correlation="none", likelihood="student_t", dof=nu)
+    if law != "student":
+        noise = NoiseOptions(correlation=law)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+
+        def add(e, t, rng=rng):
+            if law == "student":
+                field = student_scale(nu) * rng.standard_t(nu, t.data.shape)
+            else:
+                field = convolve2d(rng.standard_normal((80, 80)), KERNEL, mode="valid")
+                x, y = t.x0 - t.x0.min(), t.y0 - t.y0.min()
+                field = field[y[:, None] + k % 8, x[:, None] + k // 8]
+                field = field / np.sqrt((KERNEL**2).sum())
+            return t._replace(data=t.data + field / np.where(t.ierr > 0, t.ierr, np.inf))
+
+        own = remake(s, change=add)
+        packed = packed_patch(own)
+        if law != "student":
+            packed = replace(packed, noise=[SimpleNamespace(correlation=RHO)] * 2)
+        once = FitOptions(restarts=0)
+        fitted = fit_patch(packed, peaks_of(own), once, mixture=MIXTURE, noise=noise)
+        found.append(fitted.source_p_value[0])
+    assert kstest(found, "uniform").pvalue > FEWEST
+    # a median of 60 is known to .065
+    assert abs(np.median(found) - 0.5) < 0.2
