@@ -89,10 +89,7 @@ def messages(table, peaks, areas, draws: Draws, sampling: SampleOptions) -> list
     if draws.redone:
         text.append(f"{draws.redone} rounds were done again with a smaller step: divergences")
     if draws.over_budget:
-        kind = "svi took fewer steps" if draws.method == "svi" else "sampling ended"
-        text.append(
-            f"WARNING {kind}: sample.max_gradients = {sampling.max_gradients} were not enough"
-        )
+        text.append(f"WARNING sampling ended after sample.max_gradients = {sampling.max_gradients}")
     if draws.pareto_k > POOR_K:
         text.append(
             f"WARNING the approximation '{draws.method}' is far from the posterior (pareto_k "
