@@ -150,10 +150,14 @@ class SampleOptions:
     num_warmup: int | None = option(
         None,
         f"warm-up iterations per chain; default {WARMUP} (step size only), of nuts_dense and "
-        f"nuts_diagonal {ORDINARY_WARMUP}",
+        f"nuts_diagonal {ORDINARY_WARMUP}; rounded up to a multiple of 25",
         ge=10,
     )
-    num_samples: int = option(100, "draws per chain and round", ge=10)
+    num_samples: int = option(
+        100,
+        "draws per chain and round, rounded up to a multiple of 25 (laplace and svi: exactly)",
+        ge=10,
+    )
     num_chains: int = option(4, "chains, run as one vectorised program", ge=1)
     max_rounds: int = option(8, "rounds of draws until max_rhat and min_ess are met, at most", ge=1)
     min_ess: float = option(

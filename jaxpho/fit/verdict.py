@@ -47,7 +47,8 @@ def flags_of_patch(draws: Draws) -> list[str]:
 def missed(table: ParameterTable, areas, draws: Draws, sampling: SampleOptions):
     """[n] bool each: parameters whose ESS and R-hat miss the targets; None without draws.
 
-    The flux in a band where a source has no pixels is not measured, and does not count.
+    The flux in a band where a source has no pixels is not measured, and does not count. Draws of an
+    approximation are independent: how many they are is no question of chains, and none is missed.
     """
     bands = list(areas.bands)
     counts = np.array(
@@ -59,6 +60,8 @@ def missed(table: ParameterTable, areas, draws: Draws, sampling: SampleOptions):
         bool,
     )
     n = len(table.parameters)
+    if draws.method in APPROXIMATE:
+        counts[:] = False
     return counts & ~(draws.ess[:n] >= sampling.min_ess), counts & ~(
         draws.rhat[:n] <= sampling.max_rhat
     )
@@ -72,7 +75,11 @@ def messages(table, peaks, areas, draws: Draws, sampling: SampleOptions) -> list
         f"{np.nanmin(draws.worth.tail[:n]):.0f}, max R-hat {np.nanmax(draws.rhat[:n]):.3f}"
     )
     if draws.method in APPROXIMATE:
-        text = [f"draws of an approximation ({draws.method}), {draws.gradients} gradients, {worst}"]
+        number = draws.theta.shape[0] * draws.theta.shape[1]
+        text = [
+            f"{number} independent draws of an approximation ({draws.method}), {draws.gradients} "
+            "gradients"
+        ]
     else:
         text = [
             f"{draws.rounds} rounds of {draws.method}, {draws.gradients} gradients after "
@@ -93,6 +100,7 @@ def messages(table, peaks, areas, draws: Draws, sampling: SampleOptions) -> list
         names = _names(table, peaks, piled, parameters=True)
         text.append(f"draws pile up at the edge of the allowed range: {', '.join(names)}")
     low, high = missed(table, areas, draws, sampling)
+    more = "sample.max_gradients" if draws.over_budget else "sample.max_rounds"
     for bad, what in (
         (low, f"fewer than {sampling.min_ess:g} effective samples (sample.min_ess)"),
         (high, f"R-hat above {sampling.max_rhat:g} (sample.max_rhat)"),
@@ -101,7 +109,7 @@ def messages(table, peaks, areas, draws: Draws, sampling: SampleOptions) -> list
         if names:
             text.append(
                 f"WARNING {what} after {draws.rounds} of {sampling.max_rounds} rounds: "
-                f"{', '.join(names)}; more sample.max_rounds help"
+                f"{', '.join(names)}; more {more} help"
             )
     return text
 
