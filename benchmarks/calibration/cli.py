@@ -17,6 +17,7 @@ from pathlib import Path
 KINDS = ("gaussians", "moffat", "kolmogorov", "f200w")
 SCENES = ("galaxy", "bands", "pair", "galaxy_star")
 RENDERERS = ("model", "mixture", "galsim")
+METHODS = ("nuts", "marginal", "nuts_dense", "nuts_diagonal", "laplace", "svi")
 
 
 def parser():
@@ -29,7 +30,9 @@ def parser():
     r.add_argument("--render", choices=RENDERERS, default="galsim", dest="renderer",
                    help="the truth: by our model, by GalSim through the mixture that the fit uses, "
                    "or by GalSim through the true PSF (default)")  # fmt: skip
-    r.add_argument("--method", default="nuts", help="sample.method (default nuts)")
+    r.add_argument(
+        "--method", default="nuts", help=f"sample.method: {', '.join(METHODS)} (default nuts)"
+    )
     r.add_argument("--sn", type=float, nargs=2, default=(10.0, 100.0), metavar=("LOW", "HIGH"),
                    help="nominal S/N (default 10 100)")  # fmt: skip
     r.add_argument("--seed", type=int, default=1)
@@ -164,7 +167,13 @@ def main():
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
     from jaxpho.errors import InputError
 
-    args = parser().parse_args()
+    p = parser()
+    args = p.parse_args()
+    if args.command == "run":
+        if not 0 < args.sn[0] < args.sn[1]:
+            p.error(f"--sn {args.sn[0]:g} {args.sn[1]:g}: expected 0 < LOW < HIGH")
+        if args.method not in METHODS:
+            p.error(f"--method {args.method}: expected one of {', '.join(METHODS)}")
     try:
         {"run": run, "report": report}[args.command](args)
     except InputError as error:

@@ -121,6 +121,11 @@ class Difference:
         typical = TYPICAL[base_name(name)]
         if link.kind == "wavelength":
             wave = wavelengths_of(bands, known)
+            if len(bands) > 1 and not np.ptp(wave) > 0:
+                raise InputError(
+                    f"'fit.wavelengths': all bands have {wave[0]:g} micron, expected different "
+                    f"ones, as 'fit.links.{prior_keys(name)[1]}' is linear in wavelength"
+                )
             self.bands: tuple[str, ...] = ("",)
             self.weight = wave - wave.mean()
             typical /= max(float(np.ptp(wave)), 1e-6)

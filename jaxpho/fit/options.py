@@ -117,11 +117,11 @@ class NoiseOptions:
         if isinstance(self.inflation, str):
             if self.inflation not in ("none", "blank", "residual"):
                 raise InputError(
-                    "noise.inflation: expected none, blank, residual or a number, found "
+                    "inflation: expected none, blank, residual or a number, found "
                     f"'{self.inflation}'"
                 )
         elif not 0.0 < self.inflation < float("inf"):
-            raise InputError(f"noise.inflation: expected more than 0, found {self.inflation}")
+            raise InputError(f"inflation: expected more than 0, found {self.inflation}")
         if self.likelihood == "student_t" and self.correlation == "covariance":
             raise InputError(
                 "noise: likelihood student_t takes pixels as independent, expected correlation "

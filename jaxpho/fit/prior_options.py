@@ -54,7 +54,10 @@ class PriorOptions:
     low: float | None = option(None, "lower bound, in the parameter's unit")
     high: float | None = option(None, "upper bound, in the parameter's unit")
     mean: float | None = option(
-        None, "mean, in the parameter's unit (of log_normal and size_magnitude: the median)"
+        None,
+        "mean, in the parameter's unit (of log_normal and size_magnitude: the median); left "
+        "out: 0 for position and ellipticity, else the starting value, which must not come from "
+        "the pixels that are fitted",
     )
     sigma: float | None = option(
         None,

@@ -108,10 +108,10 @@ SHAPE = _kinds(
     Column("e2", "", "f8", "(1-q)/(1+q) sin(2 pa)", True),
 )
 SLOPE = _kinds(
-    Column("drhalf", "1 / um", "f8", "slope of ln rhalf with wavelength (fit.links)", True),
-    Column("dsersic", "1 / um", "f8", "slope of the Sersic index with wavelength", True),
-    Column("de1", "1 / um", "f8", "slope of e1 with wavelength", True),
-    Column("de2", "1 / um", "f8", "slope of e2 with wavelength", True),
+    Column("drhalf", "um-1", "f8", "slope of ln rhalf with wavelength (fit.links)", True),
+    Column("dsersic", "um-1", "f8", "slope of the Sersic index with wavelength", True),
+    Column("de1", "um-1", "f8", "slope of e1 with wavelength", True),
+    Column("de2", "um-1", "f8", "slope of e2 with wavelength", True),
 )
 DIFFERENCE = _kinds(
     Column("drhalf_{band}", "", "f8", "ln of rhalf in the band over that of the reference", True),

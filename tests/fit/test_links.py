@@ -155,7 +155,7 @@ def test_recovered_and_told(x64):
     # and they are measured
     assert sigma[at["drhalf", ""]] < 0.1 and abs(pull[at["drhalf", ""]]) < 4
     table = make_table(rows_of_patch(result), result.bands, "nJy")
-    assert table["drhalf"].unit == "1 / um" and table["drhalf_err"][0] > 0
+    assert table["drhalf"].unit == "um-1" and table["drhalf_err"][0] > 0
     assert table["drhalf"][0] == pytest.approx(result.theta[at["drhalf", ""]])
     assert table["de2_i"][0] == pytest.approx(result.theta[at["de2", "i"]])
     assert "de1" not in table.colnames and "drhalf_g" not in table.colnames
@@ -189,6 +189,9 @@ def test_wavelengths_by_name_or_by_the_configuration():
     assert wavelengths_of(["g"], {})[0] == NOMINAL["g"]
     with pytest.raises(InputError, match="band 'blue' has none, and its name does not tell"):
         wavelengths_of(["blue"], {})
+    same = FitOptions(links={"rhalf": LinkOptions("wavelength")}, wavelengths={"g": 0.5, "r": 0.5})
+    with pytest.raises(InputError, match="all bands have 0.5 micron, expected different ones"):
+        check_bands(same, ["g", "r"])
 
 
 @pytest.mark.parametrize(

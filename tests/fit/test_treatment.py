@@ -139,7 +139,7 @@ def test_errors_and_draws_with_correlated_noise(star):
 def test_options_that_exclude_each_other_are_refused():
     with pytest.raises(InputError, match="student_t takes pixels as independent"):
         NoiseOptions(likelihood="student_t", correlation="covariance")
-    with pytest.raises(InputError, match="noise.inflation: expected none, blank, residual"):
+    with pytest.raises(InputError, match="inflation: expected none, blank, residual"):
         NoiseOptions(inflation="blnk")
     with pytest.raises(InputError, match="more than 0"):
         NoiseOptions(inflation=-1.0)
