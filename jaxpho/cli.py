@@ -25,6 +25,12 @@ WRONG_INPUT, INTERNAL_ERROR, INTERRUPTED = 2, 70, 130
 # numpy reads these when it is first imported, which is after this module.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
+# Of every compiled program that is loaded from disk XLA says as an error, in kilobytes, that it was
+# compiled with preferences which no processor lists among its features. It reads this when it is
+# imported; what goes wrong comes as an exception, too.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A GPU is shared by this process and its worker: none may take most of its memory beforehand.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 _EPILOG = """\
 exit status: 0 all sources measured; 1 some sources failed or exposures were left out (flagged

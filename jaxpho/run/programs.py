@@ -29,12 +29,7 @@ def keep_programs(where: str) -> Path | None:
     Path or None
         The folder. What the environment says of JAX's cache (JAX_COMPILATION_CACHE_DIR) stays.
     """
-    elsewhere = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if where != NONE or elsewhere:
-        # of every program that is loaded XLA says as an error, in kilobytes, that it was compiled
-        # with preferences which no processor lists among its features
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if where == NONE or elsewhere:
+    if where == NONE or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return None
     import jax
 
