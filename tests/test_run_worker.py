@@ -56,5 +56,5 @@ def test_processes_fit_a_field_and_draw_the_same_when_alone(tmp_path):
     # a Gaussian of peak 60 and width 2 pixels stands for each star: 1508; the PSF's is 1.5 to 2.4
     star: Peak = peak_of(found.peaks[0], config.bands, states[0].parameters[0, : len(names)])
     assert 0.6 < star.flux["flux", "g"] / 1508 < 1.1
-    files = sorted((tmp_path / "run1" / "patches").glob("*.h5"))
+    files = sorted((tmp_path / "run1" / "patches").glob("*_samples.h5"))
     assert len(files) == 5 and all(read_samples(f).samples.shape[0] == 2 for f in files)
