@@ -70,12 +70,13 @@ def _write_whole_files() -> None:
     except ImportError:
         return
     original = getattr(lru_cache, "LRUCache", None)
-    if original is None or getattr(original.put, "whole", False):
+    suffix = getattr(lru_cache, "_CACHE_SUFFIX", None)
+    if original is None or suffix is None or getattr(original.put, "whole", False):
         return
     put = original.put
 
     def whole(self, key: str, value: bytes) -> None:
-        path = Path(str(self.path)) / f"{key}{lru_cache._CACHE_SUFFIX}"
+        path = Path(str(self.path)) / f"{key}{suffix}"
         if getattr(self, "eviction_enabled", True) or path.exists():
             put(self, key, value)
             return
