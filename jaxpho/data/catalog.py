@@ -94,6 +94,16 @@ def read_catalog(
     _check_ids(reader.ids(), options, label)
     peaks = reader.peaks()
     log.info("%s: %d sources", label, len(peaks))
+    by_id = options.types or {}
+    other = sum(
+        options.type not in (None, AUTO if p.auto else p.type) and str(p.id) not in by_id
+        for p in peaks
+    )
+    if other:
+        log.warning(
+            "%s: %d sources have types of their own, which peaks.type: %s leaves as they are",
+            label, other, options.type,
+        )  # fmt: skip
     return peaks
 
 

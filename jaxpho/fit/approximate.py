@@ -23,7 +23,7 @@ from numpyro.infer.util import log_density
 from jaxpho.fit.diagnostics import diagnose
 from jaxpho.fit.draws import STATISTICS, Draws
 from jaxpho.fit.models import unwhiten_all, whitened_model
-from jaxpho.fit.options import SampleOptions
+from jaxpho.fit.options import SVI_PARTICLES, SampleOptions
 from jaxpho.fit.posterior import Static
 from jaxpho.fit.target import Arguments
 from jaxpho.fit.transforms import physical
@@ -32,7 +32,7 @@ log = logging.getLogger("jaxpho.fit")
 
 POOR_K = 0.7
 """Shape of the tail of importance ratios above which an approximation is no good."""
-PARTICLES, RATE, DECAY = 8, 0.02, 0.1
+RATE, DECAY = 0.02, 0.1
 """Of SVI: draws a step, the first learning rate of Adam, and the factor of the last."""
 
 
@@ -44,7 +44,7 @@ class _Approximation:
         start = init_to_value(values={"xi": jnp.zeros(n)})
         self.guide = AutoMultivariateNormal(model, init_loc_fn=start, init_scale=1.0)
         rate = exponential_decay(RATE, steps, DECAY)
-        loss = Trace_ELBO(num_particles=PARTICLES)
+        loss = Trace_ELBO(num_particles=SVI_PARTICLES)
         self.svi = SVI(model, self.guide, numpyro.optim.Adam(rate), loss)
         self.steps = steps
         self.run = jax.jit(self._run)
@@ -105,7 +105,7 @@ def approximate(
     mean, root, gradients = jnp.zeros(n, dtype), jnp.eye(n, dtype=dtype), 0
     if options.method == "svi":
         mean, root = program.fit(fit_key, arguments)
-        gradients = PARTICLES * options.svi_steps
+        gradients = SVI_PARTICLES * options.svi_steps
     shape = options.num_chains, options.num_samples
     eta = jax.random.normal(draw_key, (shape[0] * shape[1], n), dtype)
     found = [np.asarray(a) for a in program.draws(eta, mean, root, arguments)]

@@ -74,6 +74,8 @@ def check_links(links: Mapping[str, LinkOptions]) -> None:
             )
         if link.reference is not None and link.kind != "free":
             raise InputError(f"'fit.links.{key}.reference' belongs to kind free, not {link.kind}")
+        if link.sigma is not None and link.kind == "constant":
+            raise InputError(f"'fit.links.{key}.sigma' belongs to kinds wavelength and free")
 
 
 def link_of(name: str, links: Mapping[str, LinkOptions]) -> LinkOptions | None:

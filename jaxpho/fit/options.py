@@ -80,6 +80,8 @@ class FitOptions:
 
 
 METHODS = ("nuts", "marginal", "nuts_dense", "nuts_diagonal", "laplace", "svi", "none")
+SVI_PARTICLES = 8
+"""Gradients that a step of SVI takes."""
 WARMUP, ORDINARY_WARMUP = 50, 1000
 """Iterations of the warm-up: of a step size alone, and of a mass matrix with it."""
 
@@ -167,7 +169,7 @@ class SampleOptions:
     max_gradients: int | None = option(
         None,
         "gradients (leapfrog steps of all chains, warm-up included) after which sampling ends, "
-        "flagged; default: no limit",
+        "flagged; default: no limit. svi takes 8 x svi_steps",
         ge=1,
     )
     target_accept: float = option(0.8, "acceptance that the step size is adapted to", gt=0, lt=1)
@@ -185,6 +187,14 @@ class SampleOptions:
         "to the very draws of one that was not (jaxpho-fit --resume); 0: after every 25 draws",
         ge=0,
     )
+
+    def __post_init__(self):
+        spent = SVI_PARTICLES * self.svi_steps
+        if self.method == "svi" and self.max_gradients is not None and self.max_gradients < spent:
+            raise InputError(
+                f"max_gradients: svi takes {SVI_PARTICLES} x svi_steps = {spent} gradients, "
+                f"expected as many or fewer steps, found {self.max_gradients}"
+            )
 
     def warmup(self) -> int:
         """Warm-up iterations, by method where none are given."""

@@ -171,6 +171,8 @@ def _check_prior(key: str, base: str, prior: PriorOptions) -> None:
         refuse("flat, uniform or normal", prior.name)
     if prior.name == "size_magnitude" and base != "rhalf":
         refuse("a prior of one parameter (size_magnitude is for rhalf)", prior.name)
+    if prior.mean is not None and "mean" not in _ALLOWED[prior.name]:
+        refuse(f"no mean, which '{prior.name}' does not have", f"{prior.mean:g}")
     if prior.name in ELLIPTICITY and base != "ellipticity":
         refuse("a prior of a number (this one is for ellipticity)", prior.name)
     if prior.name == "disk_galaxies" and high is not None and high > LARGEST_DISK:

@@ -13,6 +13,7 @@ from jaxpho.core.pixel import TILE_PIXELS
 from jaxpho.core.sources import SOURCE_TYPES
 from jaxpho.data.exposure import PSFInput
 from jaxpho.data.pack import affine_maps, select_pixels
+from jaxpho.fit.options import SVI_PARTICLES
 from jaxpho.prepare import MAX_POSITIONS, NGAUSS, check_psfs
 from jaxpho.run.field import Field, count_parameters, load_field, n_radii
 from jaxpho.run.scenestate import rehearse, scene_of
@@ -23,8 +24,6 @@ EVALUATION_SECONDS = 5e-9
 """Time of one pixel x Gaussian evaluation with its gradient."""
 MAP_EVALUATIONS = 30
 GRADIENTS_PER_DRAW = 3.5
-SVI_GRADIENTS = 8
-"""Of one step."""
 ROUNDS = 2.0
 """Rounds of draws that a typical patch takes to reach its targets."""
 MAP_COMPILE_SECONDS, SAMPLE_COMPILE_SECONDS = 8.0, 10.0
@@ -125,7 +124,7 @@ def calls_of(config: Config, patch: Patch) -> float:
     if patch.iterations == OPTIMUM:
         return calls
     if sample.method == "svi":
-        return calls + SVI_GRADIENTS * sample.svi_steps
+        return calls + SVI_PARTICLES * sample.svi_steps
     if sample.method in ("none", "laplace"):
         return calls
     rounds = 1 if patch.fixed else min(ROUNDS, sample.max_rounds)

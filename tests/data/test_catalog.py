@@ -161,6 +161,14 @@ def test_types_that_the_fit_chooses(tmp_path):
     assert all(p.auto and p.type == "sersic" for p in read(tmp_path, type="auto"))
 
 
+def test_a_type_that_the_catalogue_overrides_is_told(tmp_path, caplog):
+    t = table(type=["exp", "point"])
+    read(tmp_path, t, type="exp", types={"8": "dev"})
+    assert not [r for r in caplog.records if r.levelname == "WARNING"]
+    assert [p.type for p in read(tmp_path, t, type="dev")] == ["exp", "point"]
+    assert "2 sources have types of their own, which peaks.type: dev leaves" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("columns", "options", "words"),
     [

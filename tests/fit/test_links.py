@@ -200,6 +200,7 @@ def test_wavelengths_by_name_or_by_the_configuration():
         ({"flux": LinkOptions("free")}, "expected rhalf, sersic or ellipticity"),
         ({"rhalf": LinkOptions("wavelength", reference="g")}, "belongs to kind free"),
         ({"rhalf": LinkOptions("free", reference="z")}, "expected one of g, r, i, found 'z'"),
+        ({"rhalf": LinkOptions("constant", sigma=1.0)}, "sigma' belongs to kinds"),
     ],
 )
 def test_links_that_cannot_be_are_refused(links, words):

@@ -364,6 +364,8 @@ def test_one_ellipticity_beside_a_held_one():
         ("ellipticity", {"name": "uniform", "low": 0.1, "high": 0.5}, "no low"),
         ("ellipticity", {"name": "disk_galaxies", "high": 0.9}, "high <= 0.804"),
         ("sersic", {"name": "elliptical_galaxies"}, "for ellipticity"),
+        ("ellipticity", {"name": "disk_galaxies", "mean": 0.1}, "no mean, which 'disk_galaxies'"),
+        ("rhalf", {"name": "uniform", "low": 0.1, "high": 2.0, "mean": 1.0}, "no mean"),
         ("flux", {"name": "truncated_normal", "sigma": 1.0}, "both low and high"),
         ("position", {"name": "beta", "a": 1.0, "b": 2.0}, "flat, uniform or normal"),
         (

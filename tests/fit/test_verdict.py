@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from jaxpho.errors import InputError
 from jaxpho.fit import quality, verdict
 from jaxpho.fit.diagnostics import Worth
 from jaxpho.fit.options import SampleOptions
@@ -40,3 +41,9 @@ def test_advice_names_what_ended_the_sampling(monkeypatch):
     assert low and high and "more sample.max_rounds help" in text
     text = said(monkeypatch, "nuts", over_budget=True)[2]
     assert "more sample.max_gradients help" in text and "max_rounds help" not in text
+
+
+def test_a_budget_that_svi_cannot_keep_is_refused():
+    SampleOptions(method="svi", svi_steps=100, max_gradients=800)
+    with pytest.raises(InputError, match="svi takes 8 x svi_steps = 800 gradients"):
+        SampleOptions(method="svi", svi_steps=100, max_gradients=799)
