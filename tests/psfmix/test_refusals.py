@@ -140,7 +140,9 @@ def test_bad_pixels(caplog, folder, tmp_path, capsys):
     assert call(tmp_path, tmp_path / "psf.h5", "pixel.fits", *words) == 0
     assert "3 pixels are not finite and left out, 1 of them in the core" in caplog.text
     assert np.isnan(fits.getdata(tmp_path / "psf_r.fits", "TARGET")).sum() == 3
-    assert read_psf_store(tmp_path / "psf.h5", "r").attrs["residual"] < 2e-3
+    # the light of the peak pixel is that of its opposite, a guess that the totals depend on: .0020
+    # here (.0018 before ellipticities were fitted as well), .0002 without bad pixels
+    assert read_psf_store(tmp_path / "psf.h5", "r").attrs["residual"] < 3e-3
     image[y - 1 : y + 2, x] = np.nan
     fits.PrimaryHDU(image).writeto(tmp_path / "hole.fits")
     assert call(tmp_path, tmp_path / "psf.h5", "hole.fits", *words) == 2
